@@ -1,0 +1,247 @@
+/* The qcow2 format: what the core asks of it. */
+#include "formats/qcow2/qcow2.h"
+#include "formats/qcow2/ondisk.h"
+#include "lib/bytes.h"
+#include "lib/checked.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int qcow2_probe(const uint8_t *head, size_t len)
+{
+    /* version 1 is another format of the same magic; a version nobody knows is refused by name here */
+    return len >= 8 && load_be32(head) == QCOW2_MAGIC && load_be32(head + 4) >= 2 ? 100 : 0;
+}
+
+static int read_backing_name(struct qcow2 *q, struct img_error *err)
+{
+    const struct qcow2_header *h = &q->header;
+    if (!h->backing_offset)
+        return 0;
+    uint64_t room = min_u64(MAX_BACKING_NAME, q->geometry.cluster_size - h->backing_offset);
+    if (h->backing_size > room)
+        return img_fail(err, EINVAL, "Backing file name too long (%" PRIu32 " bytes, at most %" PRIu64
+                                     ")",
+                        h->backing_size, room);
+    char *name = calloc(1, (size_t)h->backing_size + 1);
+    if (!name)
+        return img_fail_nomem(err);
+    int ret = file_read_padded(q->file, name, h->backing_size, host(h->backing_offset), err);
+    if (ret < 0) {
+        free(name);
+        return img_prefix(err, "Could not read backing file name: ");
+    }
+    if (*name)
+        q->layer->backing_name = name;
+    else
+        free(name);
+    return 0;
+}
+
+static int check_data_file(struct qcow2 *q, unsigned flags, struct img_error *err)
+{
+    bool external = q->geometry.external_data;
+    bool raw = q->header.autoclear & AUTOCLEAR_DATA_FILE_RAW;
+    if (external && !q->layer->data_file_name && !(flags & IMG_OPEN_NO_DATA))
+        return img_fail(err, EINVAL, "'data-file' is required for this image");
+    if (!external && raw)
+        return img_fail(err, EINVAL, "data-file-raw requires a data file (autoclear bit 1)");
+    if (raw && q->layer->backing_name)
+        return img_fail(err, EINVAL, "data-file-raw forbids a backing file ('%s')",
+                        q->layer->backing_name);
+    if (!external) { /* a name without its feature bit is only words */
+        free(q->layer->data_file_name);
+        q->layer->data_file_name = NULL;
+    }
+    return 0;
+}
+
+static int check_encryption(struct qcow2 *q, unsigned flags, struct img_error *err)
+{
+    uint32_t method = q->header.crypt_method;
+    if (method == CRYPT_NONE)
+        return 0;
+    q->layer->encrypted = true;
+    if (method == CRYPT_LUKS && !q->ext.has_crypto)
+        return img_fail(err, EINVAL, "Missing CRYPTO header for crypt method %" PRIu32, method);
+    int ret = method == CRYPT_LUKS ? qcow2_read_luks_header(q, err) : 0;
+    if (!ret && !(flags & IMG_OPEN_NO_DATA))
+        ret = img_fail(err, ENOTSUP, "Parameter 'encrypt.key-secret' is required for cipher");
+    return ret;
+}
+
+static int read_metadata(struct qcow2 *q, unsigned flags, struct img_error *err)
+{
+    int ret = file_size(q->file, &q->file_size, err);
+    if (ret < 0)
+        return ret;
+    atomic_store(&q->known_size, q->file_size);
+    ret = qcow2_read_header(q, err);
+    if (ret < 0)
+        return ret;
+    struct layer *l = q->layer;
+    l->size = align_down(q->header.size, 512);
+    l->cluster_size = q->geometry.cluster_size;
+    q->l1_offset = q->header.l1_offset;
+    q->l1_size = q->header.l1_size;
+    ret = qcow2_read_extensions(q, err);
+    if (!ret)
+        ret = qcow2_check_overlaps(q, err);
+    if (!ret)
+        ret = read_backing_name(q, err);
+    if (!ret)
+        ret = check_data_file(q, flags, err);
+    if (!ret)
+        ret = check_encryption(q, flags, err);
+    if (!ret)
+        ret = qcow2_read_snapshots(q, err);
+    if (!ret)
+        ret = qcow2_read_bitmaps(q, err);
+    if (!ret && !(flags & IMG_OPEN_NO_DATA))
+        ret = qcow2_load_l1(q, err);
+    return ret;
+}
+
+static void qcow2_close(struct layer *l)
+{
+    struct qcow2 *q = l->state;
+    for (size_t i = 0; i < q->snapshot_count; i++) {
+        free(q->snapshots[i].info.id);
+        free(q->snapshots[i].info.name);
+    }
+    for (size_t i = 0; i < q->bitmap_count; i++)
+        free(q->bitmaps[i].name);
+    free(q->snapshots);
+    free(q->bitmaps);
+    free(q->l1);
+    cache_destroy(&q->tables);
+    cache_destroy(&q->clusters);
+    free(q);
+}
+
+static int qcow2_open(struct layer *l, unsigned flags, struct img_error *err)
+{
+    struct qcow2 *q = calloc(1, sizeof *q);
+    if (!q)
+        return img_fail_nomem(err);
+    q->layer = l;
+    q->file = l->file;
+    l->state = q;
+    cache_init(&q->tables);
+    cache_init(&q->clusters);
+    atomic_init(&q->data_has_holes, -1);
+    atomic_init(&q->known_size, 0);
+    int ret = read_metadata(q, flags, err);
+    if (ret < 0)
+        qcow2_close(l);
+    return ret;
+}
+
+static int qcow2_select_snapshot(struct layer *l, const char *id_or_name, struct img_error *err)
+{
+    struct qcow2 *q = l->state;
+    const struct qcow2_snapshot *s = qcow2_find_snapshot(q, id_or_name);
+    if (!s)
+        return img_fail(err, ENOENT, "Failed to load snapshot: Can't find snapshot '%s'", id_or_name);
+    unsigned table_bits = q->geometry.cluster_bits + q->geometry.l2_bits;
+    uint64_t size = align_down(s->info.disk_size, 512);
+    if (size && (size - 1) >> table_bits >= s->l1_size)
+        return img_fail(err, EINVAL, "Snapshot '%s': L1 table is too small (l1_size %" PRIu32
+                                     ", disk size %" PRIu64 ")",
+                        s->info.name, s->l1_size, s->info.disk_size);
+    q->l1_offset = s->l1_offset;
+    q->l1_size = s->l1_size;
+    l->size = size;
+    return q->l1 ? qcow2_load_l1(q, err) : 0;
+}
+
+static int copy_snapshots(const struct qcow2 *q, struct img_info *info, struct img_error *err)
+{
+    if (!q->snapshot_count)
+        return 0;
+    info->snapshots = calloc(q->snapshot_count, sizeof *info->snapshots);
+    if (!info->snapshots)
+        return img_fail_nomem(err);
+    for (size_t i = 0; i < q->snapshot_count; i++) {
+        struct img_snapshot_info *s = &info->snapshots[info->snapshot_count++];
+        *s = q->snapshots[i].info;
+        s->id = strdup(s->id);
+        s->name = strdup(s->name);
+        if (!s->id || !s->name)
+            return img_fail_nomem(err);
+    }
+    return 0;
+}
+
+static int copy_bitmaps(const struct qcow2 *q, struct img_qcow2_info *info, struct img_error *err)
+{
+    if (!q->bitmap_count)
+        return 0;
+    info->bitmaps = calloc(q->bitmap_count, sizeof *info->bitmaps);
+    if (!info->bitmaps)
+        return img_fail_nomem(err);
+    for (size_t i = 0; i < q->bitmap_count; i++) {
+        struct img_bitmap_info *b = &info->bitmaps[info->bitmap_count++];
+        *b = q->bitmaps[i];
+        b->name = strdup(b->name);
+        if (!b->name)
+            return img_fail_nomem(err);
+    }
+    return 0;
+}
+
+static int qcow2_describe(struct layer *l, struct img_info *info, struct img_error *err)
+{
+    const struct qcow2 *q = l->state;
+    const struct qcow2_header *h = &q->header;
+    struct img_qcow2_info *i = &info->qcow2;
+    info->is_qcow2 = true;
+    info->has_dirty = true;
+    info->dirty = h->incompatible & INCOMPAT_DIRTY;
+    info->encryption = q->encryption;
+    i->version = h->version;
+    i->compression_type = h->compression == COMPRESSION_ZSTD ? "zstd" : "zlib";
+    i->lazy_refcounts = h->compatible & COMPAT_LAZY_REFCOUNTS;
+    i->corrupt = h->incompatible & INCOMPAT_CORRUPT;
+    i->extended_l2 = q->geometry.extended_l2;
+    i->refcount_bits = 1u << h->refcount_order;
+    i->has_data_file = q->geometry.external_data;
+    i->data_file_raw = h->autoclear & AUTOCLEAR_DATA_FILE_RAW;
+    i->l1_entries = h->l1_size;
+    if (l->data_file_name) {
+        i->data_file = strdup(l->data_file_name);
+        if (!i->data_file)
+            return img_fail_nomem(err);
+    }
+    int ret = copy_snapshots(q, info, err);
+    return ret < 0 ? ret : copy_bitmaps(q, i, err);
+}
+
+static int qcow2_tables(struct layer *l, struct layer_tables *out, struct img_error *err)
+{
+    struct qcow2 *q = l->state;
+    const struct qcow2_geometry *g = &q->geometry;
+    uint64_t tables, clusters = div_round_up(l->size, g->cluster_size);
+    int ret = qcow2_count_l2(q, &tables, err);
+    if (ret < 0)
+        return ret;
+    out->l2_bytes = tables << g->cluster_bits;
+    out->l2_maximum = align_up(clusters * g->l2_entry_size, g->cluster_size);
+    out->extended_l2 = g->extended_l2;
+    return 0;
+}
+
+const struct driver qcow2_driver = {
+    .name = "qcow2",
+    .probe = qcow2_probe,
+    .open = qcow2_open,
+    .close = qcow2_close,
+    .select_snapshot = qcow2_select_snapshot,
+    .map = qcow2_map,
+    .read_compressed = qcow2_read_compressed,
+    .data_has_holes = qcow2_data_has_holes,
+    .describe = qcow2_describe,
+    .tables = qcow2_tables,
+};

@@ -1,0 +1,119 @@
+/* A qcow2 image in memory: what its files share among themselves. */
+#ifndef QCOW2_H
+#define QCOW2_H
+
+#include "formats/qcow2/cache.h"
+#include "formats/qcow2/entry.h"
+#include "lib/driver.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* The header, decoded. Numbers are as the file has them until header.c has checked them. */
+struct qcow2_header {
+    uint32_t version;
+    uint64_t backing_offset;
+    uint32_t backing_size;
+    uint32_t cluster_bits;
+    uint64_t size;
+    uint32_t crypt_method;
+    uint32_t l1_size;
+    uint64_t l1_offset;
+    uint64_t reftable_offset;
+    uint32_t reftable_clusters;
+    uint32_t snapshot_count;
+    uint64_t snapshots_offset;
+    uint64_t incompatible, compatible, autoclear;
+    uint32_t refcount_order;
+    uint32_t length;
+    uint8_t compression;
+};
+
+/* What the header extensions say. */
+struct qcow2_extensions {
+    bool has_bitmaps;
+    uint32_t bitmap_count;
+    uint64_t bitmap_directory_offset, bitmap_directory_size;
+    bool has_crypto;
+    uint64_t crypto_offset;
+};
+
+struct qcow2_snapshot {
+    struct img_snapshot_info info;
+    uint64_t l1_offset;
+    uint32_t l1_size;
+};
+
+struct qcow2 {
+    struct layer *layer;
+    struct file *file;
+    uint64_t file_size; /* when it was opened */
+    struct qcow2_header header;
+    struct qcow2_extensions ext;
+    struct qcow2_geometry geometry;
+    struct qcow2_snapshot *snapshots;
+    size_t snapshot_count;
+    struct img_bitmap_info *bitmaps;
+    size_t bitmap_count;
+    struct img_encryption_info encryption;
+
+    /* The disk that is read: the active one or a snapshot's. */
+    uint64_t l1_offset;
+    uint32_t l1_size;
+    uint8_t *l1; /* as on disk; NULL when opened for metadata only */
+
+    struct cache tables;   /* pieces of L2 tables */
+    struct cache clusters; /* decompressed clusters */
+    atomic_uint_least64_t known_size; /* of the file: refreshed when an offset lies past it */
+    atomic_int data_has_holes; /* -1: not known yet */
+};
+
+/* header.c */
+int qcow2_read_header(struct qcow2 *q, struct img_error *err);
+/* A table of COUNT entries of ENTRY_SIZE bytes: its size, alignment and place in the file. */
+int qcow2_validate_table(const struct qcow2 *q, uint64_t offset, uint64_t count, uint64_t entry_size,
+                         uint64_t max_bytes, const char *name, const char *count_name,
+                         struct img_error *err);
+int qcow2_check_overlaps(const struct qcow2 *q, struct img_error *err);
+
+/* extensions.c */
+int qcow2_read_extensions(struct qcow2 *q, struct img_error *err);
+/* Words the refusal of incompatible features, with their names out of the image's own table. */
+int qcow2_refuse_features(struct qcow2 *q, uint64_t unknown, struct img_error *err);
+
+/* snapshot.c, bitmap.c, crypt.c */
+int qcow2_read_snapshots(struct qcow2 *q, struct img_error *err);
+const struct qcow2_snapshot *qcow2_find_snapshot(const struct qcow2 *q, const char *id_or_name);
+int qcow2_read_bitmaps(struct qcow2 *q, struct img_error *err);
+int qcow2_read_luks_header(struct qcow2 *q, struct img_error *err);
+
+/* tables.c */
+int qcow2_load_l1(struct qcow2 *q, struct img_error *err);
+/* A piece of the L2 table of L1 entry L1_INDEX that holds L2_INDEX. */
+struct l2_piece {
+    struct page *page;
+    const uint8_t *entries; /* of the piece's first entry */
+    uint32_t first, count;  /* the entries it holds */
+};
+int qcow2_l2_piece(struct qcow2 *q, uint64_t table, uint32_t l2_index, struct l2_piece *out,
+                   struct img_error *err);
+/* *TABLE: the L2 table's offset, 0 where there is none. */
+int qcow2_l1_entry(struct qcow2 *q, uint64_t l1_index, uint64_t *table, struct img_error *err);
+int qcow2_count_l2(struct qcow2 *q, uint64_t *tables, struct img_error *err);
+/* Does the file reach past OFFSET now? */
+bool qcow2_in_file(struct qcow2 *q, uint64_t offset);
+
+/* map.c */
+int qcow2_map(struct layer *l, guest_off off, uint64_t max, enum map_detail detail,
+              struct extent *out, struct img_error *err);
+/* The mapping of one cluster: for compressed reads. */
+int qcow2_lookup(struct qcow2 *q, guest_off off, struct qcow2_mapping *out, struct img_error *err);
+
+/* compress.c */
+int qcow2_read_compressed(struct layer *l, void *buf, size_t len, guest_off off,
+                          struct img_error *err);
+
+/* refcount.c */
+bool qcow2_data_has_holes(struct layer *l);
+
+#endif

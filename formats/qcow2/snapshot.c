@@ -1,0 +1,124 @@
+/* "Snapshots": the table of internal snapshots. */
+#include "formats/qcow2/ondisk.h"
+#include "formats/qcow2/qcow2.h"
+#include "formats/qcow2/reader.h"
+#include "lib/bytes.h"
+#include "lib/checked.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int read_extra(const struct qcow2 *q, struct reader *r, struct qcow2_snapshot *s,
+                      uint32_t extra_size, size_t index, struct img_error *err)
+{
+    struct ondisk_snapshot_extra d;
+    uint8_t raw[MAX_SNAPSHOT_EXTRA];
+    if (extra_size > MAX_SNAPSHOT_EXTRA) {
+        int ret = img_fail(err, EFBIG, "Too much extra metadata in snapshot table entry %zu", index);
+        img_hint(err, "You can force-remove this extra metadata by updating the image via "
+                      "'qemu-img check -r all'");
+        return ret;
+    }
+    int ret = reader_get(r, raw, extra_size, err);
+    if (ret < 0)
+        return ret;
+    memset(&d, 0, sizeof d);
+    memcpy(&d, raw, min_u64(extra_size, sizeof d));
+    if (extra_size >= 8)
+        s->info.vm_state_size = load_be64(d.vm_state_size);
+    s->info.disk_size = extra_size >= 16 ? load_be64(d.disk_size) : q->layer->size;
+    s->info.has_icount = extra_size >= 24 && load_be64(d.icount) != UINT64_MAX;
+    s->info.icount = load_be64(d.icount);
+    return 0;
+}
+
+static int check_l1(const struct qcow2 *q, const struct qcow2_snapshot *s, struct img_error *err)
+{
+    int ret = qcow2_validate_table(q, s->l1_offset, s->l1_size, 8, MAX_L1_BYTES, "Snapshot L1 table",
+                                   "l1_size", err);
+    if (ret < 0)
+        return img_prefix(err, "Snapshot '%s': ", s->info.name);
+    return 0;
+}
+
+static int read_one(const struct qcow2 *q, struct reader *r, struct qcow2_snapshot *s, size_t index,
+                    struct img_error *err)
+{
+    struct ondisk_snapshot d;
+    int ret = reader_get(r, &d, sizeof d, err);
+    if (ret < 0)
+        return ret;
+    s->l1_offset = load_be64(d.l1_table_offset);
+    s->l1_size = load_be32(d.l1_size);
+    s->info.vm_state_size = load_be32(d.vm_state_size);
+    s->info.date_sec = load_be32(d.date_sec);
+    s->info.date_nsec = load_be32(d.date_nsec);
+    s->info.vm_clock_nsec = load_be64(d.vm_clock_nsec);
+    ret = read_extra(q, r, s, load_be32(d.extra_data_size), index, err);
+    if (!ret)
+        ret = reader_get_string(r, &s->info.id, load_be16(d.id_size), err);
+    if (!ret)
+        ret = reader_get_string(r, &s->info.name, load_be16(d.name_size), err);
+    return ret;
+}
+
+static int grow(struct qcow2 *q, size_t *capacity, struct img_error *err)
+{
+    if (q->snapshot_count < *capacity)
+        return 0;
+    size_t wanted = *capacity ? *capacity * 2 : 8;
+    struct qcow2_snapshot *list = realloc(q->snapshots, wanted * sizeof *list);
+    if (!list)
+        return img_fail_nomem(err);
+    q->snapshots = list;
+    *capacity = wanted;
+    return 0;
+}
+
+int qcow2_read_snapshots(struct qcow2 *q, struct img_error *err)
+{
+    uint64_t start = q->header.snapshots_offset;
+    if (!q->header.snapshot_count)
+        return 0;
+    struct reader r;
+    size_t capacity = 0;
+    reader_init(&r, q->file, host(start), q->file_size - start);
+    for (uint32_t i = 0; i < q->header.snapshot_count; i++) {
+        int ret = grow(q, &capacity, err);
+        if (ret < 0)
+            return ret;
+        struct qcow2_snapshot *s = &q->snapshots[q->snapshot_count++];
+        memset(s, 0, sizeof *s);
+        ret = reader_skip(&r, align_up(r.at - start, 8) - (r.at - start), err);
+        if (!ret)
+            ret = read_one(q, &r, s, i, err);
+        if (ret == -EFBIG)
+            return ret;
+        if (ret < 0)
+            return img_prefix(err, "Failed to read snapshot table (entry %" PRIu32 "): ", i);
+        if (r.at - start > MAX_SNAPSHOT_TABLE_BYTES) {
+            ret = img_fail(err, EFBIG, "Snapshot table is too big");
+            img_hint(err, "You can force-remove all %" PRIu32 " overhanging snapshots with qemu-img "
+                          "check -r all",
+                     q->header.snapshot_count - i);
+            return ret;
+        }
+        ret = check_l1(q, s, err);
+        if (ret < 0)
+            return ret;
+    }
+    return 0;
+}
+
+const struct qcow2_snapshot *qcow2_find_snapshot(const struct qcow2 *q, const char *id_or_name)
+{
+    for (size_t i = 0; i < q->snapshot_count; i++)
+        if (!strcmp(q->snapshots[i].info.id, id_or_name))
+            return &q->snapshots[i];
+    for (size_t i = 0; i < q->snapshot_count; i++)
+        if (!strcmp(q->snapshots[i].info.name, id_or_name))
+            return &q->snapshots[i];
+    return NULL;
+}

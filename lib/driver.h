@@ -1,0 +1,81 @@
+/*
+ * What a format answers. A format knows its own file and nothing else: it never opens its parent or its
+ * data file, it names them, and answers UNALLOCATED for a range that it does not hold.
+ */
+#ifndef LIB_DRIVER_H
+#define LIB_DRIVER_H
+
+#include "lib/extents.h"
+
+/* One image of a chain. The format fills in what is marked so when it opens. */
+struct layer {
+    const struct driver *driver;
+    void *state; /* the format's */
+    char *filename;
+    struct file *file;
+    struct file *data_file; /* opened by the core when data_file_name is set */
+    uint64_t raw_offset, raw_size; /* window in a raw file; raw_size UINT64_MAX: to the end */
+    size_t cache_bytes;            /* how much mapping metadata to keep at hand */
+    /* set by the format: */
+    uint64_t size;
+    uint64_t cluster_size; /* 0: no clusters */
+    char *backing_name;    /* NULL: none */
+    char *backing_format;  /* NULL: not named */
+    char *data_file_name;  /* NULL: none */
+    bool encrypted;
+};
+
+enum map_detail {
+    MAP_ALLOCATION, /* what the format knows by itself */
+    MAP_HOLES,      /* a raw file's holes too, at the cost of asking the host */
+};
+
+/* How much of the file the mapping tables take, and whether the host file's holes matter. */
+struct layer_tables {
+    uint64_t l2_bytes;   /* allocated L2 tables of the active disk */
+    uint64_t l2_maximum; /* L2 tables when every cluster is allocated */
+    bool extended_l2;
+};
+
+struct driver {
+    const char *name;
+    /* How sure the first bytes of a file make it: 0 not at all, 100 certain. */
+    int (*probe)(const uint8_t *head, size_t len);
+    /* The same by what stands elsewhere in a file whose first bytes said nothing; may be NULL. */
+    int (*probe_far)(struct file *f);
+    /* Reads and checks the metadata. On failure, close is not called. */
+    int (*open)(struct layer *l, unsigned flags, struct img_error *err);
+    void (*close)(struct layer *l);
+    /* Makes the layer an internal snapshot's disk, before anything was mapped. May be NULL. */
+    int (*select_snapshot)(struct layer *l, const char *id_or_name, struct img_error *err);
+    /*
+     * The extent at OFF, at most MAX bytes long, which do not cross the layer's size. As long as it
+     * can be. Safe from several threads at once, as are all calls below.
+     */
+    int (*map)(struct layer *l, guest_off off, uint64_t max, enum map_detail detail,
+               struct extent *out, struct img_error *err);
+    /* Reads a part of a COMPRESSED extent. */
+    int (*read_compressed)(struct layer *l, void *buf, size_t len, guest_off off,
+                           struct img_error *err);
+    /* Do DATA extents lie in holes of the host file (metadata was preallocated)? May be NULL. */
+    bool (*data_has_holes)(struct layer *l);
+    /* Adds what only this format has; the core has filled in the rest. May be NULL. */
+    int (*describe)(struct layer *l, struct img_info *info, struct img_error *err);
+    /* May be NULL: the format has no tables. */
+    int (*tables)(struct layer *l, struct layer_tables *out, struct img_error *err);
+};
+
+/* All formats, raw last; ends with NULL. Defined by the formats (formats/drivers.c). */
+extern const struct driver *const drivers[];
+
+/* probe.c */
+const struct driver *driver_by_name(const char *name);
+
+/*
+ * Chooses by looking at the file. *GUESSED: nothing matched its first bytes; *OUT is then raw, or, with
+ * FAR, what the rest of it looks like.
+ */
+int driver_probe(const struct driver **out, struct file *f, bool far, bool *guessed,
+                 struct img_error *err);
+
+#endif

@@ -1,0 +1,113 @@
+#include "lib/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *img_error_message(const struct img_error *err)
+{
+    if (err && err->message)
+        return err->message;
+    /* out of memory while wording it */
+    return err && err->code ? strerror(err->code) : "no error";
+}
+
+void img_error_clear(struct img_error *err)
+{
+    if (!err)
+        return;
+    free(err->message);
+    free(err->hint);
+    free(err->context);
+    *err = (struct img_error)IMG_ERROR_INIT;
+}
+
+static char *format(const char *fmt, va_list ap)
+{
+    char *s = NULL;
+    return vasprintf(&s, fmt, ap) < 0 ? NULL : s;
+}
+
+/* Takes ownership of MESSAGE. */
+static int set(struct img_error *err, int code, char *message)
+{
+    img_error_clear(err);
+    err->code = code;
+    err->message = message;
+    return -code;
+}
+
+int img_fail(struct img_error *err, int code, const char *fmt, ...)
+{
+    if (!err)
+        return -code;
+    va_list ap;
+    va_start(ap, fmt);
+    char *message = format(fmt, ap);
+    va_end(ap);
+    return set(err, code, message);
+}
+
+int img_fail_errno(struct img_error *err, int code, const char *fmt, ...)
+{
+    if (!err)
+        return -code;
+    va_list ap;
+    va_start(ap, fmt);
+    char *what = format(fmt, ap);
+    va_end(ap);
+    char *message = NULL;
+    if (what && asprintf(&message, "%s: %s", what, strerror(code)) < 0)
+        message = NULL;
+    free(what);
+    return set(err, code, message);
+}
+
+int img_prefix(struct img_error *err, const char *fmt, ...)
+{
+    if (!err)
+        return -EIO;
+    va_list ap;
+    va_start(ap, fmt);
+    char *before = format(fmt, ap);
+    va_end(ap);
+    char *message = NULL;
+    if (before && asprintf(&message, "%s%s", before, img_error_message(err)) < 0)
+        message = NULL;
+    free(before);
+    if (message) {
+        free(err->message);
+        err->message = message;
+    }
+    return -err->code;
+}
+
+void img_hint(struct img_error *err, const char *fmt, ...)
+{
+    if (!err)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    free(err->hint);
+    err->hint = format(fmt, ap);
+    va_end(ap);
+}
+
+void img_context(struct img_error *err, const char *fmt, ...)
+{
+    if (!err || err->context)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    err->context = format(fmt, ap);
+    va_end(ap);
+}
+
+int img_fail_nomem(struct img_error *err)
+{
+    if (err)
+        set(err, ENOMEM, NULL);
+    return -ENOMEM;
+}

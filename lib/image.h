@@ -1,0 +1,67 @@
+/* Handles: one layer, and an image with its chain. */
+#ifndef LIB_IMAGE_H
+#define LIB_IMAGE_H
+
+#include "lib/driver.h"
+#include "lib/ref.h"
+
+struct img {
+    struct layer **layers; /* 0 is the top */
+    unsigned depth;
+    unsigned flags;
+};
+
+/* Opens the one image that REF names, without its parent. FLAGS as enum img_open_flags. */
+int layer_open(struct layer **out, const struct image_ref *ref, unsigned flags, bool is_backing,
+               bool *probed, struct img_error *err);
+void layer_close(struct layer *l);
+
+/* Opens FILENAME as OPTIONS say, without its parent. *REF is what it names, for the caller to clear. */
+int layer_open_top(struct layer **out, struct image_ref *ref, const char *filename,
+                   const struct img_open_options *options, struct img_error *err);
+
+/* chain.c */
+
+/* Opens every layer below the top of IMG. OVERRIDE: a backing file that the user named, or NULL. */
+int chain_open(struct img *img, const struct img_open_options *options,
+               const struct image_ref *ref, struct img_error *err);
+
+/* What BELOW the layer L names as its backing file, and that name put together. */
+int chain_backing_ref(struct image_ref *ref, char **full, const struct layer *l,
+                      struct img_error *err);
+
+/* Tells the user that L names no format for FULL. */
+void chain_warn_probed(const struct img_open_options *options, const struct layer *l,
+                       const char *full, const char *format);
+
+/* Which files a chain has led through. */
+struct chain_trail {
+    struct chain_seen {
+        struct file_identity id;
+        const struct driver *driver;
+    } *seen;
+    size_t count;
+};
+
+/* Adds L; -ELOOP when it is there already. NAME is the name that led to it. */
+int chain_trail_add(struct chain_trail *t, const struct layer *l, const char *name,
+                    struct img_error *err);
+
+/* Says in ERR where the backing file of L was looked for. */
+void chain_explain(struct img_error *err, const struct layer *l, const char *full);
+
+/*
+ * The extent of the whole chain at OFF, at most MAX bytes long. *LAYER decides; WALK remembers what
+ * each layer said, for a walk in ascending order, or is NULL.
+ */
+struct chain_walk {
+    struct chain_step {
+        uint64_t start;
+        struct extent extent; /* length 0: nothing known */
+    } *steps;                 /* one a layer */
+};
+
+int chain_map(struct img *img, guest_off off, uint64_t max, enum map_detail detail,
+              struct chain_walk *walk, struct extent *out, unsigned *depth, struct img_error *err);
+
+#endif

@@ -1,0 +1,263 @@
+/*
+ * imgtool.h - read virtual-machine disk images (qcow2, raw)
+ *
+ * The one public header of libimgtool.
+ *
+ * Conventions
+ *   - Offsets, lengths and sizes are bytes.
+ *   - Functions return 0 on success or a negative errno value. The last parameter, a struct img_error,
+ *     then holds one phrase that says what was wrong; it may be NULL.
+ *   - The library prints nothing, never exits and has no global state.
+ *   - Strings are as the image or the caller gave them: bytes, usually UTF-8, without control
+ *     characters filtered. A program that prints them decides how.
+ *   - Every number that comes out of an image has been checked against a named limit before use; a
+ *     damaged or hostile image gives an error, never a crash.
+ *
+ * "The specification" below is QEMU's docs/interop/qcow2.rst.
+ */
+#ifndef IMGTOOL_H
+#define IMGTOOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define IMG_API __attribute__((visibility("default")))
+#else
+#define IMG_API
+#endif
+
+/* ---- errors ------------------------------------------------------------------------------- */
+
+/*
+ * An error: errno-like code and what went wrong in one phrase, without a newline at its end. Start
+ * from IMG_ERROR_INIT; a function that fails replaces what was there. Release with img_error_clear,
+ * which leaves the struct ready for use again.
+ */
+struct img_error {
+    int code;      /* positive errno value, 0 when there is no error */
+    char *message; /* owned; NULL when there is no error */
+    char *hint;    /* owned; a sentence on what to do about it, or NULL */
+    char *context; /* owned; which image named the file that is missing or wrong, or NULL */
+};
+
+#define IMG_ERROR_INIT {0, NULL, NULL, NULL}
+
+/* The message of an error, never NULL. Borrowed: valid until the error is changed or cleared. */
+IMG_API const char *img_error_message(const struct img_error *err);
+
+/* Frees what an error holds. Safe on an error that was never set, and on NULL. */
+IMG_API void img_error_clear(struct img_error *err);
+
+/* The library's version, such as "0.1.0". */
+IMG_API const char *img_version(void);
+
+/* ---- opening ------------------------------------------------------------------------------ */
+
+/* An open image with its whole backing chain. Opaque. */
+struct img;
+
+enum img_open_flags {
+    /* Do not open the backing file; ranges that it holds are reported as IMG_EXTENT_UNALLOCATED. */
+    IMG_OPEN_NO_BACKING = 1 << 0,
+    /* Only metadata is wanted: neither a backing file nor an external data file is opened, and an
+     * encrypted image opens without its key. Such a handle cannot be mapped or read. */
+    IMG_OPEN_NO_DATA = 1 << 1,
+    /* Share the image with a program that is writing it. */
+    IMG_OPEN_FORCE_SHARE = 1 << 2,
+    /* The file name is a list of options ("driver=qcow2,file.filename=a.qcow2"), as QEMU's
+     * command line takes it. */
+    IMG_OPEN_IMAGE_OPTS = 1 << 3,
+    /* Where no format is stated, look at the first bytes alone, as QEMU does: an ISO image or a
+     * fixed-size VHD then counts as raw. */
+    IMG_OPEN_PROBE_LIKE_QEMU = 1 << 4,
+};
+
+struct img_open_options {
+    const char *format;   /* "qcow2", "raw"; NULL: find out by looking at the file */
+    const char *snapshot; /* read this internal snapshot's disk (its ID or name); NULL: the disk */
+    unsigned flags;       /* enum img_open_flags, or-ed */
+    /* Called for things that are not errors but that a user should hear of (a backing file without
+     * a stated format). May be NULL. Only called from within img_open and img_chain_info. */
+    void (*warn)(void *opaque, const char *message);
+    void *opaque;
+};
+
+/*
+ * Opens the image FILENAME read-only, with every layer of its backing chain.
+ *
+ * FILENAME is a path, "file:PATH", or "json:{...}" as QEMU writes it, with "driver" and "file"
+ * members. Names inside images are resolved against the folder of the image that holds them (the
+ * specification, "Header": backing_file_offset). OPTIONS may be NULL. On success *IMG is owned by
+ * the caller: img_close.
+ *
+ * Errors: -ENOENT and the like from the host, -EINVAL for a damaged image, -ENOTSUP for a format or a
+ * feature that cannot be read, -ELOOP for a chain that never ends.
+ *
+ * Thread safety: different handles are independent of each other. One handle may be mapped, read
+ * and asked anything from several threads at once; img_close must come after the last of these.
+ */
+IMG_API int img_open(struct img **img, const char *filename, const struct img_open_options *options,
+                     struct img_error *err);
+
+/* Closes a handle; NULL is fine. */
+IMG_API void img_close(struct img *img);
+
+/* Virtual size: a multiple of 512, or for a raw file its length rounded up to the next. */
+IMG_API uint64_t img_size(const struct img *img);
+
+/* Number of layers: 1 for an image without a backing file. */
+IMG_API unsigned img_depth(const struct img *img);
+
+/* File name and format name of layer DEPTH (0 is the image itself). Borrowed: valid until img_close;
+ * NULL when there is no such layer. */
+IMG_API const char *img_layer_filename(const struct img *img, unsigned depth);
+IMG_API const char *img_layer_format(const struct img *img, unsigned depth);
+
+/* ---- reading ------------------------------------------------------------------------------ */
+
+/*
+ * Reads LENGTH bytes of the guest's disk at OFFSET into BUF. Every byte is delivered or the call
+ * fails; on failure BUF is undefined. A range past the virtual size is -EINVAL.
+ * Safe from several threads at once.
+ */
+IMG_API int img_read(struct img *img, void *buf, size_t length, uint64_t offset,
+                     struct img_error *err);
+
+enum img_extent_kind {
+    IMG_EXTENT_UNALLOCATED, /* in no layer (or: not in this one, with IMG_OPEN_NO_BACKING); zeroes */
+    IMG_EXTENT_ZERO,        /* reads as zeroes, said so by a layer */
+    IMG_EXTENT_DATA,        /* plain bytes in a host file */
+    IMG_EXTENT_COMPRESSED,  /* compressed clusters */
+    IMG_EXTENT_ENCRYPTED,   /* encrypted clusters */
+};
+
+/*
+ * A range of the guest's disk that is stored in one way. What `qemu-img map` calls present, zero and
+ * data follow from it: present is kind != UNALLOCATED; see img_extent_* below for the others.
+ */
+struct img_extent {
+    uint64_t start, length;
+    enum img_extent_kind kind;
+    unsigned depth;       /* the layer that decides: 0 is the image itself */
+    bool reads_zero;      /* ZERO, UNALLOCATED, or DATA that lies in a hole of the host file */
+    bool has_offset;      /* the range has a place of its own in a host file */
+    uint64_t offset;      /* that place; meaningless without has_offset */
+    const char *filename; /* the host file; borrowed, valid until img_close; NULL without has_offset */
+};
+
+/*
+ * Calls FN for each extent of [OFFSET, OFFSET + LENGTH), in order, as long as they can be: neighbours
+ * that continue each other are one. LENGTH past the end is cut. When FN returns other than 0, the
+ * walk stops and returns that value. The extents before an error have been delivered when it
+ * returns. Safe from several threads at once.
+ */
+IMG_API int img_map(struct img *img, uint64_t offset, uint64_t length,
+                    int (*fn)(void *opaque, const struct img_extent *extent), void *opaque,
+                    struct img_error *err);
+
+/* ---- describing --------------------------------------------------------------------------- */
+
+struct img_snapshot_info {
+    char *id, *name;
+    uint64_t vm_state_size;
+    uint64_t disk_size; /* the virtual size when it was taken */
+    uint32_t date_sec, date_nsec;
+    uint64_t vm_clock_nsec;
+    bool has_icount;
+    uint64_t icount;
+};
+
+enum img_bitmap_flags { IMG_BITMAP_IN_USE = 1, IMG_BITMAP_AUTO = 2 };
+
+struct img_bitmap_info {
+    char *name;
+    unsigned flags;       /* enum img_bitmap_flags */
+    uint32_t granularity; /* bytes a bit stands for */
+};
+
+struct img_luks_slot {
+    bool active;
+    uint32_t iterations, stripes; /* only for an active slot */
+    uint64_t key_offset;
+};
+
+#define IMG_LUKS_SLOTS 8
+
+struct img_encryption_info {
+    bool luks; /* false: the old AES of crypt_method 1, of which nothing else is known */
+    char cipher_alg[40], cipher_mode[40], ivgen_alg[40], ivgen_hash_alg[40], hash_alg[40], uuid[41];
+    uint64_t payload_offset;
+    uint32_t master_key_iterations;
+    struct img_luks_slot slots[IMG_LUKS_SLOTS];
+};
+
+/* What only a qcow2 image has. */
+struct img_qcow2_info {
+    unsigned version; /* 2 (compat 0.10) or 3 (compat 1.1) */
+    const char *compression_type; /* "zlib", "zstd" */
+    bool lazy_refcounts, corrupt, extended_l2;
+    unsigned refcount_bits;
+    char *data_file; /* external data file's name, or NULL */
+    bool has_data_file, data_file_raw;
+    struct img_bitmap_info *bitmaps;
+    size_t bitmap_count;
+    uint64_t l1_entries;
+};
+
+/* One layer, described. */
+struct img_info {
+    char *filename;
+    const char *format;
+    uint64_t virtual_size;
+    bool has_actual_size;
+    uint64_t actual_size;  /* bytes that the host file system has allocated */
+    uint64_t cluster_size; /* 0: the format has none */
+    bool encrypted;
+    struct img_encryption_info encryption; /* valid when encrypted */
+    bool has_dirty, dirty;                 /* has_dirty: the format knows the notion */
+    char *backing_filename;                /* as the image names it; NULL: none */
+    char *full_backing_filename;           /* resolved; NULL: could not be */
+    char *backing_format;                  /* NULL: the image names none */
+    struct img_snapshot_info *snapshots;
+    size_t snapshot_count;
+    bool is_qcow2;
+    struct img_qcow2_info qcow2; /* valid when is_qcow2 */
+    /* the host file below */
+    char *file_name;
+    const char *file_protocol; /* "file", "host_device" */
+    uint64_t file_length;      /* rounded up to 512, as QEMU reports it */
+    bool has_extent_size_hint; /* the file has a preferred allocation unit (XFS) */
+    uint32_t extent_size_hint;
+};
+
+/* Describes layer DEPTH of an open image. Owned by the caller: img_info_free. */
+IMG_API int img_describe(struct img *img, unsigned depth, struct img_info **info,
+                         struct img_error *err);
+IMG_API void img_info_free(struct img_info *info);
+
+/* The layers of a chain, top first. */
+struct img_chain_info {
+    struct img_info **layers;
+    size_t count;
+};
+
+/*
+ * Describes FILENAME and every layer below it, each opened by itself and closed again, so that
+ * no number of layers runs out of files. When a layer cannot be opened, or is one that was seen
+ * before, the call fails, and CHAIN still holds every layer above it. Always release with
+ * img_chain_info_free.
+ */
+IMG_API int img_chain_info(struct img_chain_info *chain, const char *filename,
+                           const struct img_open_options *options, struct img_error *err);
+IMG_API void img_chain_info_free(struct img_chain_info *chain);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,47 @@
+/* Which format is a file in? The surest answer of all drivers wins; raw takes what nobody wants. */
+#include "lib/checked.h"
+#include "lib/driver.h"
+
+#include <string.h>
+
+enum { HEAD = 2048 };
+
+const struct driver *driver_by_name(const char *name)
+{
+    for (const struct driver *const *d = drivers; *d; d++)
+        if (!strcmp((*d)->name, name))
+            return *d;
+    return NULL;
+}
+
+int driver_probe(const struct driver **out, struct file *f, bool far, bool *guessed,
+                 struct img_error *err)
+{
+    uint8_t head[HEAD];
+    uint64_t size;
+    int ret = file_size(f, &size, err);
+    if (ret < 0)
+        return ret;
+    size_t len = (size_t)min_u64(size, HEAD);
+    ret = file_read_padded(f, head, len, host(0), err);
+    if (ret < 0)
+        return img_prefix(err, "Could not read image for determining its format: ");
+
+    int best = 0;
+    for (const struct driver *const *d = drivers; *d; d++) {
+        int score = (*d)->probe(head, len);
+        if (score > best) {
+            best = score;
+            *out = *d;
+        }
+    }
+    *guessed = best <= 1;
+    for (const struct driver *const *d = drivers; far && *guessed && *d; d++) {
+        int score = (*d)->probe_far ? (*d)->probe_far(f) : 0;
+        if (score > best) {
+            best = score;
+            *out = *d;
+        }
+    }
+    return 0;
+}

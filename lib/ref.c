@@ -1,0 +1,208 @@
+/*
+ * References to images.
+ *
+ * JSON and option lists are first flattened to dotted keys ("file.filename"), as QEMU does. What the
+ * keys may say is narrow on purpose: a name inside an image is written by whoever made the image, so
+ * only files of this host can be reached (no network, no other drivers), and unknown keys are errors.
+ */
+#include "lib/ref.h"
+#include "lib/flatopts.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Options of a running machine that say nothing about what an image holds. */
+static const char *const ignored[] = {
+    "read-only", "auto-read-only", "force-share", "node-name", "discard", "detect-zeroes",
+    "cache.direct", "cache.no-flush", "cache.writeback", "lazy-refcounts", "pass-discard-request",
+    "pass-discard-snapshot", "pass-discard-other", "discard-no-unref", "overlap-check",
+    "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size", "cache-size",
+    "cache-clean-interval", "file.read-only", "file.auto-read-only", "file.locking", "file.aio",
+    "file.cache.direct", "file.cache.no-flush", "file.discard", "file.node-name",
+};
+
+static bool is_ignored(const char *key)
+{
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+        if (!strcmp(ignored[i], key))
+            return true;
+    return false;
+}
+
+static int set_string(char **field, const char *value, struct img_error *err)
+{
+    free(*field);
+    *field = strdup(value);
+    return *field ? 0 : img_fail_nomem(err);
+}
+
+static int set_size(uint64_t *field, const char *key, const char *value, struct img_error *err)
+{
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(value, &end, 10);
+    if (errno || end == value || *end || *value == '-' || v > INT64_MAX)
+        return img_fail(err, EINVAL, "Parameter '%s' expects a size, not '%s'", key, value);
+    *field = v;
+    return 0;
+}
+
+static bool is_host_driver(const char *name)
+{
+    return !strcmp(name, "file") || !strcmp(name, "host_device");
+}
+
+static int ref_from_options(struct image_ref *out, const struct flat_options *o,
+                            struct img_error *err);
+
+/* "backing.driver", "backing.file.filename", ... */
+static int set_backing(struct image_ref *out, const struct flat_options *o, struct img_error *err)
+{
+    if (out->backing)
+        return 0;
+    struct flat_options below = {0};
+    int ret = 0;
+    for (size_t i = 0; i < o->count && !ret; i++)
+        if (!strncmp(o->items[i].key, "backing.", 8))
+            ret = flat_options_add(&below, o->items[i].key + 8, o->items[i].value, err);
+    out->backing = calloc(1, sizeof *out->backing);
+    if (!ret && !out->backing)
+        ret = img_fail_nomem(err);
+    if (!ret)
+        ret = ref_from_options(out->backing, &below, err);
+    flat_options_clear(&below);
+    return ret;
+}
+
+static int set_option(struct image_ref *out, const struct flat_options *o, const char *key,
+                      const char *value, struct img_error *err)
+{
+    if (!strncmp(key, "backing.", 8))
+        return set_backing(out, o, err);
+    if (!strcmp(key, "backing")) {
+        if (value)
+            return img_fail(err, EINVAL, "Cannot find device='%s' nor node-name='%s'", value, value);
+        out->no_backing = true;
+        return 0;
+    }
+    if (!value)
+        return img_fail(err, EINVAL, "Option '%s' cannot be null", key);
+    if (!strcmp(key, "driver"))
+        return is_host_driver(value) ? set_string(&out->format, "raw", err)
+                                     : set_string(&out->format, value, err);
+    if (!strcmp(key, "file.filename") || !strcmp(key, "filename"))
+        return set_string(&out->path, value, err);
+    if (!strcmp(key, "file.driver"))
+        return is_host_driver(value)
+                   ? 0
+                   : img_fail(err, ENOTSUP, "Protocol driver '%s' is not allowed, only 'file'",
+                              value);
+    if (!strcmp(key, "file"))
+        return img_fail(err, EINVAL, "Cannot find device='%s' nor node-name='%s'", value, value);
+    if (!strcmp(key, "offset"))
+        return set_size(&out->raw_offset, key, value, err);
+    if (!strcmp(key, "size"))
+        return set_size(&out->raw_size, key, value, err);
+    if (is_ignored(key))
+        return 0;
+    if (!strncmp(key, "file.", 5))
+        return img_fail(err, EINVAL, "Block protocol 'file' doesn't support the option '%s'",
+                        key + 5);
+    return img_fail(err, EINVAL, "Block format '%s' does not support the option '%s'",
+                    out->format ? out->format : "raw", key);
+}
+
+/* A format is needed before the keys that only some formats have; "driver" is read first. */
+static int ref_from_options(struct image_ref *out, const struct flat_options *o,
+                            struct img_error *err)
+{
+    int ret = 0;
+    *out = (struct image_ref){.raw_size = UINT64_MAX};
+    const char *driver = flat_options_get(o, "driver");
+    const char *host_driver = flat_options_get(o, "file.driver");
+    if (host_driver && !is_host_driver(host_driver))
+        ret = set_option(out, o, "file.driver", host_driver, err);
+    if (!ret && driver)
+        ret = set_option(out, o, "driver", driver, err);
+    for (size_t i = 0; i < o->count && !ret; i++)
+        ret = set_option(out, o, o->items[i].key, o->items[i].value, err);
+    if (!ret && !out->path)
+        ret = driver ? img_fail(err, EINVAL, "A block device must be specified for \"file\"")
+                     : img_fail(err, EINVAL, "Must specify either driver or file");
+    if (!ret && (out->raw_offset || out->raw_size != UINT64_MAX) &&
+        (!out->format || strcmp(out->format, "raw")))
+        ret = img_fail(err, EINVAL, "Block format '%s' does not support the option 'offset'",
+                       out->format ? out->format : "?");
+    if (ret < 0)
+        ref_clear(out);
+    return ret;
+}
+
+/* "nbd:host:port": a colon before any slash. */
+static size_t protocol_length(const char *name)
+{
+    size_t n = strcspn(name, ":/");
+    return name[n] == ':' ? n : 0;
+}
+
+int ref_parse(struct image_ref *out, const char *name, struct img_error *err)
+{
+    *out = (struct image_ref){.raw_size = UINT64_MAX};
+    if (!strncmp(name, "json:", 5)) {
+        struct flat_options o = {0};
+        int ret = flat_options_from_json(&o, name + 5, err);
+        if (!ret)
+            ret = ref_from_options(out, &o, err);
+        flat_options_clear(&o);
+        return ret;
+    }
+    size_t protocol = protocol_length(name);
+    bool file = protocol == 4 && !strncmp(name, "file", 4);
+    if (protocol && !file)
+        return img_fail(err, ENOTSUP, "Unknown protocol '%.*s'", (int)protocol, name);
+    return set_string(&out->path, file ? name + 5 : name, err);
+}
+
+int ref_parse_opts(struct image_ref *out, const char *opts, struct img_error *err)
+{
+    struct flat_options o = {0};
+    *out = (struct image_ref){.raw_size = UINT64_MAX};
+    int ret = flat_options_from_list(&o, opts, err);
+    if (!ret)
+        ret = ref_from_options(out, &o, err);
+    flat_options_clear(&o);
+    return ret;
+}
+
+void ref_clear(struct image_ref *ref)
+{
+    if (!ref)
+        return;
+    ref_clear(ref->backing);
+    free(ref->backing);
+    free(ref->format);
+    free(ref->path);
+    *ref = (struct image_ref){.raw_size = UINT64_MAX};
+}
+
+char *ref_display_name(const struct image_ref *ref)
+{
+    if (!ref->raw_offset && ref->raw_size == UINT64_MAX)
+        return strdup(ref->path);
+    char *path = flat_json_string(ref->path), *out = NULL;
+    char offset[48] = "", size[48] = "";
+    if (ref->raw_offset)
+        snprintf(offset, sizeof offset, "\"offset\": \"%" PRIu64 "\", ", ref->raw_offset);
+    if (ref->raw_size != UINT64_MAX)
+        snprintf(size, sizeof size, "\"size\": \"%" PRIu64 "\", ", ref->raw_size);
+    if (path && asprintf(&out,
+                         "json:{%s\"driver\": \"raw\", %s\"file\": {\"driver\": \"file\", "
+                         "\"filename\": %s}}",
+                         offset, size, path) < 0)
+        out = NULL;
+    free(path);
+    return out;
+}

@@ -1,0 +1,172 @@
+/* imgtool map: which layer and which host bytes stand behind each range of the guest's disk. */
+#include "commands.h"
+#include "tool.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+struct map_request {
+    struct img_open_options open;
+    bool json;
+    uint64_t start, length;
+};
+
+struct map_printer {
+    bool json;
+    bool any;
+};
+
+/* Text only knows plain data: what else holds data cannot be said. */
+static int print_text(void *opaque, const struct img_extent *e)
+{
+    (void)opaque;
+    bool data = e->kind == IMG_EXTENT_DATA || e->kind == IMG_EXTENT_COMPRESSED ||
+                e->kind == IMG_EXTENT_ENCRYPTED;
+    if (data && !e->has_offset)
+        return 1;
+    if (data && !e->reads_zero)
+        printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s\n", e->start, e->length, e->offset,
+               e->filename);
+    return 0;
+}
+
+/* Digits without printf: a fragmented image has millions of extents. */
+static char *put_number(char *p, uint64_t v)
+{
+    char digits[20];
+    unsigned n = 0;
+    do
+        digits[n++] = (char)('0' + v % 10);
+    while (v /= 10);
+    while (n)
+        *p++ = digits[--n];
+    return p;
+}
+
+static char *put(char *p, const char *s)
+{
+    size_t n = strlen(s);
+    memcpy(p, s, n);
+    return p + n;
+}
+
+static char *put_bool(char *p, bool b)
+{
+    return put(p, b ? "true" : "false");
+}
+
+static int print_json(void *opaque, const struct img_extent *e)
+{
+    struct map_printer *printer = opaque;
+    char line[320], *p = line;
+    bool data = e->kind == IMG_EXTENT_DATA || e->kind == IMG_EXTENT_COMPRESSED ||
+                e->kind == IMG_EXTENT_ENCRYPTED;
+    p = put(p, printer->any ? ",\n{ \"start\": " : "{ \"start\": ");
+    p = put_number(p, e->start);
+    p = put_number(put(p, ", \"length\": "), e->length);
+    p = put_number(put(p, ", \"depth\": "), e->depth);
+    p = put_bool(put(p, ", \"present\": "), e->kind != IMG_EXTENT_UNALLOCATED && e->length);
+    p = put_bool(put(p, ", \"zero\": "), e->reads_zero);
+    p = put_bool(put(p, ", \"data\": "), data);
+    p = put_bool(put(p, ", \"compressed\": "), e->kind == IMG_EXTENT_COMPRESSED);
+    if (e->has_offset)
+        p = put_number(put(p, ", \"offset\": "), e->offset);
+    *p++ = '}';
+    printer->any = true;
+    return fwrite_unlocked(line, 1, (size_t)(p - line), stdout) ? 0 : 2;
+}
+
+static int print_extents(struct tool *tool, struct img *img, const struct map_request *r)
+{
+    struct img_error err = IMG_ERROR_INIT;
+    struct map_printer printer = {.json = r->json};
+    if (r->json)
+        putchar('[');
+    else
+        printf("%-16s%-16s%-16s%s\n", "Offset", "Length", "Mapped to", "File");
+    int ret = img_map(img, r->start, r->length, r->json ? print_json : print_text, &printer, &err);
+    if (ret < 0)
+        return tool_report(tool, &err);
+    if (ret == 1)
+        return tool_error(tool, "File contains external, encrypted or compressed clusters.");
+    if (r->json && !printer.any) { /* qemu-img says an empty range with an empty entry */
+        struct img_extent none = {.start = r->start, .kind = IMG_EXTENT_UNALLOCATED};
+        print_json(&printer, &none);
+    }
+    if (r->json)
+        puts("]");
+    return 0;
+}
+
+static int run(struct tool *tool, const char *filename, const struct map_request *r)
+{
+    struct img_error err = IMG_ERROR_INIT;
+    struct img *img;
+    static char buffer[1 << 16];
+    setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
+    if (img_open(&img, filename, &r->open, &err) < 0)
+        return tool_report(tool, &err);
+    int code = print_extents(tool, img, r);
+    img_close(img);
+    if (fflush(stdout) || ferror(stdout))
+        return tool_error(tool, "Could not write the output");
+    return code;
+}
+
+int cmd_map(struct tool *tool, int argc, char **argv)
+{
+    enum { OUTPUT = 256, OBJECT, IMAGE_OPTS, SNAPSHOT };
+    static const struct option options[] = {
+        {"help", no_argument, 0, 'h'},
+        {"format", required_argument, 0, 'f'},
+        {"output", required_argument, 0, OUTPUT},
+        {"object", required_argument, 0, OBJECT},
+        {"image-opts", no_argument, 0, IMAGE_OPTS},
+        {"force-share", no_argument, 0, 'U'},
+        {"start-offset", required_argument, 0, 's'},
+        {"max-length", required_argument, 0, 'l'},
+        {"snapshot", required_argument, 0, SNAPSHOT},
+        {0, 0, 0, 0},
+    };
+    struct map_request r = {.length = UINT64_MAX};
+    int c, code;
+    tool_open_options(tool, &r.open);
+    while ((c = tool_getopt(tool, argc, argv, "hf:s:l:U", options, &code)) != -1) {
+        switch (c) {
+        case TOOL_STOP:
+            return code;
+        case 'f':
+            r.open.format = optarg;
+            break;
+        case 'U':
+            r.open.flags |= IMG_OPEN_FORCE_SHARE;
+            break;
+        case IMAGE_OPTS:
+            r.open.flags |= IMG_OPEN_IMAGE_OPTS;
+            break;
+        case OUTPUT:
+            if (tool_output_format(tool, optarg, &r.json))
+                return 1;
+            break;
+        case 's':
+            if (tool_size(tool, "start offset", optarg, &r.start))
+                return 1;
+            break;
+        case 'l':
+            if (tool_size(tool, "max length", optarg, &r.length))
+                return 1;
+            break;
+        case SNAPSHOT:
+            r.open.snapshot = optarg;
+            break;
+        case OBJECT: /* a key would be needed to read, not to map; encrypted images are refused */
+            break;
+        }
+    }
+    if (optind != argc - 1)
+        return tool_usage_error(tool, "Expecting one image file name");
+    if (r.open.format && (r.open.flags & IMG_OPEN_IMAGE_OPTS))
+        return tool_error(tool, "--image-opts and --format are mutually exclusive");
+    return run(tool, argv[optind], &r);
+}

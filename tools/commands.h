@@ -1,0 +1,10 @@
+/* The entry of each command, for the table in imgtool.c. */
+#ifndef TOOLS_COMMANDS_H
+#define TOOLS_COMMANDS_H
+
+struct tool;
+
+int cmd_info(struct tool *tool, int argc, char **argv);
+int cmd_map(struct tool *tool, int argc, char **argv);
+
+#endif

@@ -1,0 +1,160 @@
+/* The command table, and finding the command that is wanted. */
+#include "commands.h"
+#include "tool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#define FILE_OPTIONS                                                                               \
+    "  -h, --help\n"                                                                               \
+    "     print this help and exit\n"                                                              \
+    "  -f, --format FMT\n"                                                                         \
+    "     the format of FILENAME, instead of looking at it\n"                                      \
+    "  --image-opts\n"                                                                             \
+    "     FILENAME is a list of options (driver=qcow2,file.filename=...), not a file name\n"       \
+    "  -U, --force-share\n"                                                                        \
+    "     open the image although another program is writing it\n"                                 \
+    "  --output human|json\n"                                                                      \
+    "     output format (default human)\n"
+
+const struct command commands[] = {
+    {"info", "Display information about image",
+     "[-f FMT | --image-opts] [-b] [-U] [--output human|json] FILENAME\n\nArguments:\n" FILE_OPTIONS
+     "  -b, --backing-chain\n     describe every layer of the backing chain, top first\n",
+     cmd_info},
+    {"map", "Dump image metadata",
+     "[-f FMT | --image-opts] [-U] [--output human|json] [-s OFFSET] [-l LENGTH]\n"
+     "        [--snapshot SNAPSHOT] FILENAME\n\nArguments:\n" FILE_OPTIONS
+     "  -s, --start-offset OFFSET\n     begin there\n"
+     "  -l, --max-length LENGTH\n     at most so many bytes\n"
+     "  --snapshot SNAPSHOT\n     the disk of an internal snapshot, by ID or name\n",
+     cmd_map},
+    {NULL, NULL, NULL, NULL},
+};
+
+static int print_version(const struct tool *tool)
+{
+    if (tool->as_qemu) /* scripts read a version of qemu-img's here */
+        printf("qemu-img version 10.0.0 (imgtool %s)\n", img_version());
+    else
+        printf("imgtool version %s\n", img_version());
+    return 0;
+}
+
+static int print_help(const struct tool *tool)
+{
+    printf("imgtool %s: disk images of virtual machines.  Usage:\n\n"
+           "  %s [standard options] COMMAND [--help | command options]\n\n"
+           "Standard options:\n  -h, --help\n     display this help and exit\n"
+           "  -V, --version\n     display version info and exit\n\n"
+           "Recognized commands (run %s COMMAND --help for command-specific help):\n\n",
+           img_version(), tool->program, tool->program);
+    for (const struct command *c = commands; c->name; c++)
+        printf("  %s - %s\n", c->name, c->summary);
+    printf("\nSupported image formats:\n\n  qcow2 raw\n");
+    return 0;
+}
+
+/* How many letters must be added, dropped or changed to make A of B. */
+static unsigned distance(const char *a, const char *b)
+{
+    unsigned row[64], columns = (unsigned)strlen(b);
+    if (columns >= 64 || strlen(a) >= 64)
+        return 64;
+    for (unsigned i = 0; i <= columns; i++)
+        row[i] = i;
+    for (unsigned i = 1; *a; i++, a++) {
+        unsigned diagonal = row[0];
+        row[0] = i;
+        for (unsigned k = 1; k <= columns; k++) {
+            unsigned best = diagonal + (*a != b[k - 1]);
+            diagonal = row[k];
+            best = row[k] + 1 < best ? row[k] + 1 : best;
+            row[k] = row[k - 1] + 1 < best ? row[k - 1] + 1 : best;
+        }
+    }
+    return row[columns];
+}
+
+static int unknown_command(const struct tool *tool, const char *name)
+{
+    const struct command *nearest = NULL;
+    unsigned least = 4;
+    for (const struct command *c = commands; c->name; c++) {
+        unsigned d = distance(name, c->name);
+        if (d < least) {
+            least = d;
+            nearest = c;
+        }
+    }
+    if (nearest && !tool->as_qemu)
+        return tool_usage_error(tool, "Command not found: %s (did you mean '%s'?)", name,
+                                nearest->name);
+    return tool_usage_error(tool, "Command not found: %s", name);
+}
+
+/* A chain may have more layers than a shell's limit on open files; the hard limit is ours to use. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+static int run_command(struct tool *tool, int argc, char **argv)
+{
+    for (const struct command *c = commands; c->name; c++) {
+        if (strcmp(c->name, argv[0]))
+            continue;
+        tool->command = c->name;
+        optind = 0; /* getopt starts anew */
+        raise_file_limit();
+        return c->run(tool, argc, argv);
+    }
+    return unknown_command(tool, argv[0]);
+}
+
+static int help_on(struct tool *tool, int argc, char **argv)
+{
+    char *help[] = {argc ? argv[0] : NULL, (char[]){"--help"}, NULL};
+    return argc ? run_command(tool, 2, help) : print_help(tool);
+}
+
+int main(int argc, char **argv)
+{
+    const char *slash = argv[0] ? strrchr(argv[0], '/') : NULL;
+    struct tool tool = {.program = slash ? slash + 1 : argv[0] ? argv[0] : "imgtool"};
+    tool.as_qemu = !strcmp(tool.program, "qemu-img");
+    static const struct option options[] = {
+        {"help", no_argument, 0, 'h'},
+        {"version", no_argument, 0, 'V'},
+        {"trace", required_argument, 0, 'T'},
+        {0, 0, 0, 0},
+    };
+    int c;
+    argv[0] = (char *)(uintptr_t)tool.program;
+    while ((c = getopt_long(argc, argv, "+hVT:", options, NULL)) != -1) {
+        switch (c) {
+        case 'h':
+            return print_help(&tool);
+        case 'V':
+            return print_version(&tool);
+        case 'T': /* QEMU's own trace events: there are none here */
+            break;
+        default:
+            fprintf(stderr, "Try '%s --help' for more info\n", tool.program);
+            return 1;
+        }
+    }
+    argc -= optind;
+    argv += optind;
+    if (!argc)
+        return tool_usage_error(&tool, "Not enough arguments");
+    if (!strcmp(argv[0], "help") && !tool.as_qemu)
+        return help_on(&tool, argc - 1, argv + 1);
+    return run_command(&tool, argc, argv);
+}

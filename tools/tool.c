@@ -1,0 +1,149 @@
+#include "tool.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void complain(const struct tool *tool, const char *fmt, va_list ap)
+{
+    fflush(stdout);
+    fprintf(stderr, "%s: ", tool->program);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+}
+
+int tool_error(const struct tool *tool, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    complain(tool, fmt, ap);
+    va_end(ap);
+    return 1;
+}
+
+static int point_to_help(const struct tool *tool)
+{
+    fprintf(stderr, "Try '%s%s%s --help' for more info\n", tool->program, tool->command ? " " : "",
+            tool->command ? tool->command : "");
+    return 1;
+}
+
+int tool_usage_error(const struct tool *tool, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    complain(tool, fmt, ap);
+    va_end(ap);
+    return point_to_help(tool);
+}
+
+int tool_report(const struct tool *tool, struct img_error *err)
+{
+    const char *message = img_error_message(err);
+    if (err->context && !tool->as_qemu)
+        tool_error(tool, "%s (%s)", message, err->context);
+    else
+        tool_error(tool, "%s", message);
+    if (err->hint)
+        fprintf(stderr, "%s\n", err->hint);
+    img_error_clear(err);
+    return 1;
+}
+
+void tool_warn(void *opaque, const char *message)
+{
+    const struct tool *tool = opaque;
+    if (!tool->as_qemu)
+        tool_error(tool, "warning: %s", message);
+}
+
+void tool_open_options(struct tool *tool, struct img_open_options *options)
+{
+    options->warn = tool_warn;
+    options->opaque = tool;
+    if (tool->as_qemu)
+        options->flags |= IMG_OPEN_PROBE_LIKE_QEMU;
+}
+
+static void print_help(const struct tool *tool)
+{
+    for (const struct command *c = commands; c->name; c++)
+        if (!strcmp(c->name, tool->command))
+            printf("%s.  Usage:\n\n  %s %s %s", c->summary, tool->program, c->name, c->usage);
+}
+
+int tool_getopt(struct tool *tool, int argc, char **argv, const char *short_options,
+                const struct option *long_options, int *exit_code)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s %s", tool->program, tool->command);
+    argv[0] = name; /* getopt's own messages begin with it */
+    int c = getopt_long(argc, argv, short_options, long_options, NULL);
+    argv[0] = (char *)(uintptr_t)tool->command;
+    if (c == '?') {
+        *exit_code = point_to_help(tool);
+        return TOOL_STOP;
+    }
+    if (c == 'h') {
+        print_help(tool);
+        *exit_code = 0;
+        return TOOL_STOP;
+    }
+    return c;
+}
+
+int tool_output_format(struct tool *tool, const char *value, bool *json)
+{
+    *json = !strcmp(value, "json");
+    if (*json || !strcmp(value, "human"))
+        return 0;
+    return tool_usage_error(tool, "--output expects 'human' or 'json' not '%s'", value);
+}
+
+/* 0, or how far a suffix moves the number to the left; -1 for none known. */
+static int suffix_shift(char c)
+{
+    static const char suffixes[] = "bkmgtpe";
+    const char *at = c ? strchr(suffixes, tolower((unsigned char)c)) : NULL;
+    return c == 0 ? 0 : at ? (int)(at - suffixes) * 10 : -1;
+}
+
+static int parse_size(const char *value, uint64_t *out)
+{
+    char *end;
+    errno = 0;
+    if (!strncasecmp(value, "0x", 2)) {
+        *out = strtoull(value, &end, 16);
+        if (*end || end == value + 2)
+            return -EINVAL;
+        return errno ? -ERANGE : 0;
+    }
+    if (!isdigit((unsigned char)*value) && *value != '-')
+        return -EINVAL;
+    unsigned long long whole = strtoull(value + (*value == '-'), &end, 10);
+    double fraction = 0;
+    if (*end == '.')
+        fraction = strtod(end, &end);
+    int shift = suffix_shift(*end);
+    if (shift < 0 || (*end && end[1]) || (fraction > 0 && !*end) || end == value + (*value == '-'))
+        return -EINVAL;
+    if (errno || *value == '-' || (shift && whole >> (64 - shift)))
+        return -ERANGE;
+    *out = (whole << shift) + (uint64_t)round(fraction * (double)(1ull << shift));
+    return 0;
+}
+
+int tool_size(struct tool *tool, const char *name, const char *value, uint64_t *out)
+{
+    int ret = parse_size(value, out);
+    if (ret == -EINVAL)
+        return tool_error(tool, "Invalid %s specified: '%s'.", name, value);
+    if (ret < 0 || *out > INT64_MAX)
+        return tool_error(tool, "Invalid %s specified. Must be between 0 and %lld.", name,
+                          (long long)INT64_MAX);
+    return 0;
+}
