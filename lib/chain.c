@@ -50,7 +50,7 @@ void chain_warn_probed(const struct img_open_options *options, const struct laye
         asprintf(&text, "'%s' names no format for its backing file '%s'; it looks like %s",
                  l->filename, full, format) < 0)
         return;
-    options->warn(options->opaque, text);
+    options->warn(options->opaque, IMG_WARN_NO_BACKING_FORMAT, text);
     free(text);
 }
 
@@ -88,7 +88,7 @@ static int open_below(struct img *img, struct chain_trail *trail,
     const struct layer *above = img->layers[img->depth - 1];
     struct layer *l;
     bool probed;
-    int ret = layer_open(&l, ref, options->flags, true, &probed, err);
+    int ret = layer_open(&l, ref, options, true, &probed, err);
     if (ret < 0) {
         chain_explain(err, above, full);
         return ret;
@@ -138,7 +138,7 @@ int chain_open(struct img *img, const struct img_open_options *options,
     while (!ret && !done)
         ret = descend(img, &trail, options, &top, &done, err);
     for (unsigned i = 0; ret < 0 && i < img->depth; i++)
-        img_prefix(err, "Could not open backing file: ");
+        img_prefix(err, ret, "Could not open backing file: ");
     free(trail.seen);
     return ret;
 }

@@ -13,8 +13,9 @@ struct layer {
     void *state; /* the format's */
     char *filename;
     struct file *file;
-    struct file *data_file; /* opened by the core when data_file_name is set */
+    struct file *data_file; /* opened by the core when external_data is set */
     uint64_t raw_offset, raw_size; /* window in a raw file; raw_size UINT64_MAX: to the end */
+    bool data_file_given;          /* the user named the data file: the image need not */
     size_t cache_bytes;            /* how much mapping metadata to keep at hand */
     /* set by the format: */
     uint64_t size;
@@ -22,7 +23,9 @@ struct layer {
     char *backing_name;    /* NULL: none */
     char *backing_format;  /* NULL: not named */
     char *data_file_name;  /* NULL: none */
+    bool external_data; /* guest data lies in data_file, not in file */
     bool encrypted;
+    const char *bitmaps_stale; /* why its bitmaps say nothing any more; NULL: they do, or none are there */
 };
 
 enum map_detail {

@@ -65,10 +65,10 @@ int img_fail_errno(struct img_error *err, int code, const char *fmt, ...)
     return set(err, code, message);
 }
 
-int img_prefix(struct img_error *err, const char *fmt, ...)
+int img_prefix(struct img_error *err, int ret, const char *fmt, ...)
 {
     if (!err)
-        return -EIO;
+        return ret;
     va_list ap;
     va_start(ap, fmt);
     char *before = format(fmt, ap);
@@ -81,7 +81,7 @@ int img_prefix(struct img_error *err, const char *fmt, ...)
         free(err->message);
         err->message = message;
     }
-    return -err->code;
+    return ret;
 }
 
 void img_hint(struct img_error *err, const char *fmt, ...)

@@ -12,8 +12,9 @@ int img_fail(struct img_error *err, int code, const char *fmt, ...)
 int img_fail_errno(struct img_error *err, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Puts words in front of the message that is there; returns -code, for use in a return. */
-int img_prefix(struct img_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Puts words in front of the message that is there; returns RET, for use in a return. */
+int img_prefix(struct img_error *err, int ret, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Says what to do about the error that is there. */
 void img_hint(struct img_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -7,13 +7,16 @@
 #include <string.h>
 
 /* More than any image needs: a hostile name holds at most 1,023 bytes anyway. */
-enum { MAX_OPTIONS = 256, MAX_DEPTH = 32 };
+enum { MAX_OPTIONS = 256, MAX_DEPTH = 32, MAX_KEY = 1024 };
 
 int flat_options_add(struct flat_options *o, const char *key, const char *value,
                      struct img_error *err)
 {
     if (o->count == MAX_OPTIONS)
         return img_fail(err, EINVAL, "More than %d options", MAX_OPTIONS);
+    if (strlen(key) > MAX_KEY)
+        return img_fail(err, EINVAL, "Option name too long (%zu characters, at most %d)", strlen(key),
+                        MAX_KEY);
     struct flat_option *items = realloc(o->items, (o->count + 1) * sizeof *items);
     if (!items)
         return img_fail_nomem(err);
@@ -61,6 +64,9 @@ static int flatten(struct flat_options *o, const char *prefix, struct json_objec
             ret = flatten(o, key, value, err);
         else if (json_object_is_type(value, json_type_array))
             ret = img_fail(err, EINVAL, "Option '%s' cannot be a list", key);
+        else if (json_object_is_type(value, json_type_string) &&
+                 strlen(json_object_get_string(value)) != (size_t)json_object_get_string_len(value))
+            ret = img_fail(err, EINVAL, "Option '%s' holds a NUL character", key);
         else
             ret = flat_options_add(o, key, value ? json_object_get_string(value) : NULL, err);
         free(key);

@@ -1,6 +1,5 @@
 /* Life time of handles, and what can be asked of them without I/O. */
 #include "lib/image.h"
-#include "lib/policy.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -10,111 +9,12 @@
 #define IMGTOOL_VERSION "unknown"
 #endif
 
-/* Mapping metadata kept for a whole chain, and at least for each layer. */
-enum { CACHE_TOTAL = 32 << 20, CACHE_LAYER_MIN = 1 << 20 };
+/* A chain shares out the memory that a layer alone may take, but each layer gets this much. */
+enum { LAYER_CACHE_MIN = 1 << 20 };
 
 const char *img_version(void)
 {
     return IMGTOOL_VERSION;
-}
-
-static int choose_driver(struct layer *l, const char *format, unsigned flags, bool is_backing,
-                         bool *probed, struct img_error *err)
-{
-    *probed = !format;
-    if (format) {
-        l->driver = driver_by_name(format);
-        return l->driver ? 0 : img_fail(err, EINVAL, "Unknown driver '%s'", format);
-    }
-    bool guessed, far = !(flags & IMG_OPEN_PROBE_LIKE_QEMU);
-    int ret = driver_probe(&l->driver, l->file, far, &guessed, err);
-    if (!ret && is_backing)
-        ret = policy_probed_backing(l->driver, l->file, guessed, err);
-    return ret;
-}
-
-static int open_data_file(struct layer *l, struct img_error *err)
-{
-    char *path;
-    int ret = policy_data_file_path(&path, l->filename, l->data_file_name, err);
-    if (ret < 0)
-        return ret;
-    ret = file_open_posix(&l->data_file, path, err);
-    if (ret < 0) {
-        char *absolute = policy_absolute(path);
-        img_context(err, "the data file '%s' named by '%s', looked for at '%s'", l->data_file_name,
-                    l->filename, absolute ? absolute : path);
-        free(absolute);
-    }
-    free(path);
-    return ret;
-}
-
-int layer_open(struct layer **out, const struct image_ref *ref, unsigned flags, bool is_backing,
-               bool *probed, struct img_error *err)
-{
-    struct layer *l = calloc(1, sizeof *l);
-    char *name = ref_display_name(ref);
-    if (!l || !name) {
-        free(l);
-        free(name);
-        return img_fail_nomem(err);
-    }
-    l->filename = name;
-    l->raw_offset = ref->raw_offset;
-    l->raw_size = ref->raw_size;
-    l->cache_bytes = CACHE_TOTAL;
-    int ret = file_open_posix(&l->file, ref->path, err);
-    if (!ret)
-        ret = choose_driver(l, ref->format, flags, is_backing, probed, err);
-    if (!ret) {
-        ret = l->driver->open(l, flags, err);
-        if (ret < 0)
-            l->driver = NULL; /* its close must not run */
-    }
-    if (!ret && l->data_file_name && !(flags & IMG_OPEN_NO_DATA))
-        ret = open_data_file(l, err);
-    if (ret < 0) {
-        layer_close(l);
-        return ret;
-    }
-    *out = l;
-    return 0;
-}
-
-void layer_close(struct layer *l)
-{
-    if (!l)
-        return;
-    if (l->driver)
-        l->driver->close(l);
-    file_close(l->data_file);
-    file_close(l->file);
-    free(l->backing_name);
-    free(l->backing_format);
-    free(l->data_file_name);
-    free(l->filename);
-    free(l);
-}
-
-int layer_open_top(struct layer **out, struct image_ref *ref, const char *filename,
-                   const struct img_open_options *options, struct img_error *err)
-{
-    bool opts = options->flags & IMG_OPEN_IMAGE_OPTS;
-    int ret = opts ? ref_parse_opts(ref, filename, err) : ref_parse(ref, filename, err);
-    if (!ret && options->format) {
-        free(ref->format);
-        bool host_driver = !strcmp(options->format, "file");
-        ref->format = strdup(host_driver ? "raw" : options->format);
-        if (!ref->format)
-            ret = img_fail_nomem(err);
-    }
-    bool probed;
-    if (!ret)
-        ret = layer_open(out, ref, options->flags, false, &probed, err);
-    if (ret < 0)
-        ref_clear(ref);
-    return ret;
 }
 
 static int select_snapshot(struct layer *l, const char *name, struct img_error *err)
@@ -140,9 +40,9 @@ static int open_all(struct img *img, const char *filename, const struct img_open
     if (!ret && !(options->flags & (IMG_OPEN_NO_BACKING | IMG_OPEN_NO_DATA)))
         ret = chain_open(img, options, &ref, err);
     ref_clear(&ref);
-    size_t share = CACHE_TOTAL / img->depth;
+    size_t share = LAYER_CACHE_MAX / img->depth;
     for (unsigned i = 0; i < img->depth; i++)
-        img->layers[i]->cache_bytes = share > CACHE_LAYER_MIN ? share : CACHE_LAYER_MIN;
+        img->layers[i]->cache_bytes = share > LAYER_CACHE_MIN ? share : LAYER_CACHE_MIN;
     return ret;
 }
 
@@ -158,11 +58,46 @@ int img_open(struct img **out, const char *filename, const struct img_open_optio
     int ret = open_all(img, filename, options, err);
     if (ret < 0) {
         img_close(img);
-        img_prefix(err, "Could not open '%s': ", filename);
+        img_prefix(err, ret, "Could not open '%s': ", filename);
         return ret;
     }
     *out = img;
     return 0;
+}
+
+static int open_memory_layer(struct img *img, const void *data, size_t size, const char *format,
+                             struct img_error *err)
+{
+    struct file *f;
+    int ret = file_open_memory(&f, "memory", data, size, err);
+    if (!ret)
+        ret = layer_open_file(&img->layers[0], f, format, img->flags, err);
+    if (ret < 0)
+        return ret;
+    img->depth = 1;
+    struct layer *l = img->layers[0];
+    if (l->data_file_name && !(img->flags & IMG_OPEN_NO_DATA))
+        ret = file_open_memory(&l->data_file, "memory-data", data, size, err);
+    return ret;
+}
+
+int img_open_memory(struct img **out, const void *data, size_t size, const char *format,
+                    unsigned flags, struct img_error *err)
+{
+    struct img *img = calloc(1, sizeof *img);
+    struct layer **layers = calloc(1, sizeof *layers);
+    if (!img || !layers) {
+        free(img);
+        free(layers);
+        return img_fail_nomem(err);
+    }
+    *img = (struct img){.layers = layers, .flags = flags | IMG_OPEN_NO_BACKING};
+    int ret = open_memory_layer(img, data, size, format, err);
+    if (ret < 0)
+        img_close(img);
+    else
+        *out = img;
+    return ret;
 }
 
 void img_close(struct img *img)

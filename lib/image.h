@@ -5,16 +5,32 @@
 #include "lib/driver.h"
 #include "lib/ref.h"
 
+/* Mapping metadata that a layer keeps at hand, at most. */
+enum { LAYER_CACHE_MAX = 32 << 20 };
+
 struct img {
     struct layer **layers; /* 0 is the top */
     unsigned depth;
     unsigned flags;
 };
 
-/* Opens the one image that REF names, without its parent. FLAGS as enum img_open_flags. */
-int layer_open(struct layer **out, const struct image_ref *ref, unsigned flags, bool is_backing,
-               bool *probed, struct img_error *err);
+/* Opens the one image that REF names, without its parent. Of OPTIONS, flags and warn count. */
+int layer_open(struct layer **out, const struct image_ref *ref,
+               const struct img_open_options *options, bool is_backing, bool *probed,
+               struct img_error *err);
 void layer_close(struct layer *l);
+
+/* The same for a file that is open already, which is taken over (on failure too). FORMAT may be NULL. */
+int layer_open_file(struct layer **out, struct file *f, const char *format, unsigned flags,
+                    struct img_error *err);
+
+/*
+ * An image in memory, for tests and fuzzers: SIZE bytes at DATA, which are borrowed until img_close. No
+ * other file is touched: no backing file is opened, and a data file that the image names has the same
+ * bytes as the image.
+ */
+int img_open_memory(struct img **out, const void *data, size_t size, const char *format,
+                    unsigned flags, struct img_error *err);
 
 /* Opens FILENAME as OPTIONS say, without its parent. *REF is what it names, for the caller to clear. */
 int layer_open_top(struct layer **out, struct image_ref *ref, const char *filename,

@@ -78,13 +78,18 @@ enum img_open_flags {
     IMG_OPEN_PROBE_LIKE_QEMU = 1 << 4,
 };
 
+enum img_warning {
+    IMG_WARN_NO_BACKING_FORMAT, /* a backing file was opened as what it looks like */
+    IMG_WARN_BITMAPS_STALE,     /* bitmaps are ignored: the disk was written without them */
+};
+
 struct img_open_options {
     const char *format;   /* "qcow2", "raw"; NULL: find out by looking at the file */
     const char *snapshot; /* read this internal snapshot's disk (its ID or name); NULL: the disk */
     unsigned flags;       /* enum img_open_flags, or-ed */
-    /* Called for things that are not errors but that a user should hear of (a backing file without
-     * a stated format). May be NULL. Only called from within img_open and img_chain_info. */
-    void (*warn)(void *opaque, const char *message);
+    /* Called for things that are not errors but that a user should hear of. May be NULL. Only called
+     * from within the function that was given these options. */
+    void (*warn)(void *opaque, enum img_warning warning, const char *message);
     void *opaque;
 };
 

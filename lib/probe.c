@@ -25,7 +25,7 @@ int driver_probe(const struct driver **out, struct file *f, bool far, bool *gues
     size_t len = (size_t)min_u64(size, HEAD);
     ret = file_read_padded(f, head, len, host(0), err);
     if (ret < 0)
-        return img_prefix(err, "Could not read image for determining its format: ");
+        return img_prefix(err, ret, "Could not read image for determining its format: ");
 
     int best = 0;
     for (const struct driver *const *d = drivers; *d; d++) {

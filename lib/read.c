@@ -46,7 +46,7 @@ int img_read(struct img *img, void *buf, size_t length, uint64_t offset, struct 
         if (!ret)
             ret = read_extent(img, &e, depth, p, off, err);
         if (ret < 0) {
-            img_prefix(err, "Error while reading offset %" PRIu64 " of '%s': ", offset,
+            img_prefix(err, ret, "Error while reading offset %" PRIu64 " of '%s': ", offset,
                        img->layers[0]->filename);
             return ret;
         }

@@ -95,12 +95,16 @@ static int set_option(struct image_ref *out, const struct flat_options *o, const
                                      : set_string(&out->format, value, err);
     if (!strcmp(key, "file.filename") || !strcmp(key, "filename"))
         return set_string(&out->path, value, err);
-    if (!strcmp(key, "file.driver"))
+    if (!strcmp(key, "data-file.filename") || !strcmp(key, "data-file.file.filename"))
+        return set_string(&out->data_file, value, err);
+    if (!strcmp(key, "file.driver") || !strcmp(key, "data-file.file.driver"))
         return is_host_driver(value)
                    ? 0
                    : img_fail(err, ENOTSUP, "Protocol driver '%s' is not allowed, only 'file'",
                               value);
-    if (!strcmp(key, "file"))
+    if (!strcmp(key, "data-file.driver") && (is_host_driver(value) || !strcmp(value, "raw")))
+        return 0;
+    if (!strcmp(key, "file") || !strcmp(key, "data-file"))
         return img_fail(err, EINVAL, "Cannot find device='%s' nor node-name='%s'", value, value);
     if (!strcmp(key, "offset"))
         return set_size(&out->raw_offset, key, value, err);
@@ -141,13 +145,6 @@ static int ref_from_options(struct image_ref *out, const struct flat_options *o,
     return ret;
 }
 
-/* "nbd:host:port": a colon before any slash. */
-static size_t protocol_length(const char *name)
-{
-    size_t n = strcspn(name, ":/");
-    return name[n] == ':' ? n : 0;
-}
-
 int ref_parse(struct image_ref *out, const char *name, struct img_error *err)
 {
     *out = (struct image_ref){.raw_size = UINT64_MAX};
@@ -159,10 +156,10 @@ int ref_parse(struct image_ref *out, const char *name, struct img_error *err)
         flat_options_clear(&o);
         return ret;
     }
-    size_t protocol = protocol_length(name);
-    bool file = protocol == 4 && !strncmp(name, "file", 4);
-    if (protocol && !file)
-        return img_fail(err, ENOTSUP, "Unknown protocol '%.*s'", (int)protocol, name);
+    size_t colon = strcspn(name, ":/"); /* "nbd:host:port": a colon before any slash */
+    bool file = !strncmp(name, "file:", 5);
+    if (name[colon] == ':' && !file)
+        return img_fail(err, ENOTSUP, "Unknown protocol '%.*s'", (int)colon, name);
     return set_string(&out->path, file ? name + 5 : name, err);
 }
 
@@ -185,6 +182,7 @@ void ref_clear(struct image_ref *ref)
     free(ref->backing);
     free(ref->format);
     free(ref->path);
+    free(ref->data_file);
     *ref = (struct image_ref){.raw_size = UINT64_MAX};
 }
 

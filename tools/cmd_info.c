@@ -320,6 +320,32 @@ static void text_info(FILE *out, const struct img_info *info)
 
 /* ---- the command ---- */
 
+static void make_printable(char **s)
+{
+    char *safe = *s ? printable(*s) : NULL;
+    if (safe) {
+        free(*s);
+        *s = safe;
+    }
+}
+
+/* Text has no escapes of its own; JSON has. */
+static void make_all_printable(struct img_info *info)
+{
+    make_printable(&info->filename);
+    make_printable(&info->backing_filename);
+    make_printable(&info->full_backing_filename);
+    make_printable(&info->backing_format);
+    make_printable(&info->file_name);
+    make_printable(&info->qcow2.data_file);
+    for (size_t i = 0; i < info->snapshot_count; i++) {
+        make_printable(&info->snapshots[i].id);
+        make_printable(&info->snapshots[i].name);
+    }
+    for (size_t i = 0; i < info->qcow2.bitmap_count; i++)
+        make_printable(&info->qcow2.bitmaps[i].name);
+}
+
 static void print_layers(FILE *out, const struct img_chain_info *chain, bool list, bool json)
 {
     struct json j = {.out = out};
@@ -331,6 +357,7 @@ static void print_layers(FILE *out, const struct img_chain_info *chain, bool lis
         } else {
             if (i)
                 fputc('\n', out);
+            make_all_printable(chain->layers[i]);
             text_info(out, chain->layers[i]);
         }
     }

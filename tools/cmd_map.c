@@ -1,9 +1,11 @@
 /* imgtool map: which layer and which host bytes stand behind each range of the guest's disk. */
 #include "commands.h"
+#include "output.h"
 #include "tool.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct map_request {
@@ -25,9 +27,12 @@ static int print_text(void *opaque, const struct img_extent *e)
                 e->kind == IMG_EXTENT_ENCRYPTED;
     if (data && !e->has_offset)
         return 1;
-    if (data && !e->reads_zero)
-        printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s\n", e->start, e->length, e->offset,
-               e->filename);
+    if (!data || e->reads_zero)
+        return 0;
+    char *name = printable(e->filename);
+    printf("%#-16" PRIx64 "%#-16" PRIx64 "%#-16" PRIx64 "%s\n", e->start, e->length, e->offset,
+           name ? name : "");
+    free(name);
     return 0;
 }
 

@@ -105,6 +105,34 @@ void json_print_string(FILE *out, const char *s)
     fputc('"', out);
 }
 
+/* Bytes of the control character at P (ASCII, DEL, or U+0080..U+009F in UTF-8); 0: it is none. */
+static unsigned control_length(const unsigned char *p)
+{
+    if (*p < 0x20 || *p == 0x7f)
+        return 1;
+    return p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0 ? 2 : 0;
+}
+
+char *printable(const char *s)
+{
+    char *out = malloc(strlen(s) * 4 + 1), *to = out;
+    if (!out)
+        return NULL;
+    for (const unsigned char *p = (const unsigned char *)s; *p; p++) {
+        unsigned n = control_length(p);
+        if (!n)
+            *to++ = (char)*p;
+        else if (*p == '\n')
+            to += sprintf(to, "\\n");
+        else
+            to += sprintf(to, "\\x%02x", *p);
+        if (n == 2)
+            to += sprintf(to, "\\x%02x", *++p);
+    }
+    *to = 0;
+    return out;
+}
+
 const char *human_size(uint64_t size, char buf[32])
 {
     static const char *const units[] = {"", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"};

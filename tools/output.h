@@ -25,6 +25,12 @@ void json_bool(struct json *j, const char *key, bool value);
 /* A string with its quotes; all but printable ASCII is escaped, bytes that are no UTF-8 become U+FFFD. */
 void json_print_string(FILE *out, const char *s);
 
+/*
+ * S with control characters written out (\n, \x1b), so that a name out of an image can neither forge a
+ * line of output nor steer a terminal. Owned by the caller; NULL: out of memory.
+ */
+char *printable(const char *s);
+
 /* "64 KiB", "1.5 GiB": as QEMU rounds it. */
 const char *human_size(uint64_t size, char buf[32]);
 

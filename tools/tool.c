@@ -1,3 +1,4 @@
+#include "output.h"
 #include "tool.h"
 
 #include <ctype.h>
@@ -10,10 +11,15 @@
 
 static void complain(const struct tool *tool, const char *fmt, va_list ap)
 {
+    char *message = NULL, *safe = NULL;
+    if (vasprintf(&message, fmt, ap) < 0)
+        message = NULL;
+    if (message)
+        safe = printable(message);
     fflush(stdout);
-    fprintf(stderr, "%s: ", tool->program);
-    vfprintf(stderr, fmt, ap);
-    fputc('\n', stderr);
+    fprintf(stderr, "%s: %s\n", tool->program, safe ? safe : "out of memory");
+    free(message);
+    free(safe);
 }
 
 int tool_error(const struct tool *tool, const char *fmt, ...)
@@ -54,11 +60,14 @@ int tool_report(const struct tool *tool, struct img_error *err)
     return 1;
 }
 
-void tool_warn(void *opaque, const char *message)
+void tool_warn(void *opaque, enum img_warning warning, const char *message)
 {
     const struct tool *tool = opaque;
-    if (!tool->as_qemu)
+    if (!tool->as_qemu || warning == IMG_WARN_BITMAPS_STALE)
         tool_error(tool, "warning: %s", message);
+    if (warning == IMG_WARN_BITMAPS_STALE)
+        fputs("Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.\n",
+              stderr);
 }
 
 void tool_open_options(struct tool *tool, struct img_open_options *options)

@@ -33,7 +33,7 @@ int tool_usage_error(const struct tool *tool, const char *fmt, ...)
 int tool_report(const struct tool *tool, struct img_error *err);
 
 /* For img_open_options.warn; OPAQUE is the tool. qemu-img is silent where imgtool warns. */
-void tool_warn(void *opaque, const char *message);
+void tool_warn(void *opaque, enum img_warning warning, const char *message);
 
 /* Sets what every open has in common. */
 void tool_open_options(struct tool *tool, struct img_open_options *options);

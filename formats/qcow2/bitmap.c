@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* What QEMU calls the constraints of a bitmap; NULL when D keeps them, else the field. */
 static const char *broken_field(const struct qcow2 *q, const struct ondisk_bitmap *d,
@@ -25,6 +26,8 @@ static const char *broken_field(const struct qcow2 *q, const struct ondisk_bitma
     if (!offset || !is_aligned(offset, q->geometry.cluster_size) || offset > q->file_size ||
         entries * 8ull > q->file_size - offset)
         return "bitmap_table_offset";
+    if (qcow2_overlapped(q, offset, entries * 8ull))
+        return "bitmap_table_offset (inside another table)";
     *value = flags;
     if (flags & ~(uint32_t)(IMG_BITMAP_IN_USE | IMG_BITMAP_AUTO))
         return "flags";
@@ -48,11 +51,13 @@ static int read_one(const struct qcow2 *q, struct reader *r, struct img_bitmap_i
     uint64_t start = r->at, value;
     int ret = reader_get(r, &d, sizeof d, err);
     if (ret < 0)
-        return img_prefix(err, "Broken bitmap directory: ");
+        return img_prefix(err, ret, "Broken bitmap directory: ");
     if (load_be32(d.extra_data_size))
         return img_fail(err, EINVAL, "Bitmap extra data is not supported (extra_data_size %" PRIu32
                                      ")",
                         load_be32(d.extra_data_size));
+    if (!load_be16(d.name_size))
+        return img_fail(err, EINVAL, "Bitmap name is empty (name_size 0)");
     if (load_be16(d.name_size) > MAX_BITMAP_NAME)
         return img_fail(err, EINVAL, "Bitmap name too long (name_size %u, at most %d)",
                         load_be16(d.name_size), MAX_BITMAP_NAME);
@@ -60,7 +65,7 @@ static int read_one(const struct qcow2 *q, struct reader *r, struct img_bitmap_i
     if (!ret) /* entries are padded to 8 bytes */
         ret = reader_skip(r, align_up(r->at - start, 8) - (r->at - start), err);
     if (ret < 0)
-        return img_prefix(err, "Broken bitmap directory: ");
+        return img_prefix(err, ret, "Broken bitmap directory: ");
     const char *field = broken_field(q, &d, &value);
     if (field)
         return img_fail(err, EINVAL, "Bitmap '%s' doesn't satisfy the constraints (%s: %#" PRIx64
@@ -69,6 +74,29 @@ static int read_one(const struct qcow2 *q, struct reader *r, struct img_bitmap_i
     b->flags = load_be32(d.flags);
     b->granularity = 1u << d.granularity_bits;
     return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct img_bitmap_info *const *x = a, *const *y = b;
+    return strcmp((*x)->name, (*y)->name);
+}
+
+/* "The name of the bitmap ... must be unique among all bitmaps": found by sorting. */
+static int check_unique(const struct qcow2 *q, struct img_error *err)
+{
+    const struct img_bitmap_info **sorted = calloc(q->bitmap_count, sizeof *sorted);
+    int ret = 0;
+    if (!sorted)
+        return img_fail_nomem(err);
+    for (size_t i = 0; i < q->bitmap_count; i++)
+        sorted[i] = &q->bitmaps[i];
+    qsort(sorted, q->bitmap_count, sizeof *sorted, by_name);
+    for (size_t i = 1; i < q->bitmap_count && !ret; i++)
+        if (!strcmp(sorted[i - 1]->name, sorted[i]->name))
+            ret = img_fail(err, EINVAL, "Bitmap already exists: %s", sorted[i]->name);
+    free(sorted);
+    return ret;
 }
 
 int qcow2_read_bitmaps(struct qcow2 *q, struct img_error *err)
@@ -97,5 +125,5 @@ int qcow2_read_bitmaps(struct qcow2 *q, struct img_error *err)
         ret = img_fail(err, EINVAL, "More bitmaps found than specified in header extension "
                                     "(nb_bitmaps %" PRIu32 ")",
                        ext->bitmap_count);
-    return ret;
+    return ret < 0 ? ret : check_unique(q, err);
 }

@@ -33,7 +33,7 @@ int qcow2_read_luks_header(struct qcow2 *q, struct img_error *err)
     struct ondisk_luks d;
     int ret = file_read(q->file, &d, sizeof d, host(q->ext.crypto_offset), err);
     if (ret < 0)
-        return img_prefix(err, "Unable to read LUKS header: ");
+        return img_prefix(err, ret, "Unable to read LUKS header: ");
     if (memcmp(d.magic, magic, sizeof magic))
         return img_fail(err, EINVAL, "Volume is not in LUKS format (encryption header at %#" PRIx64
                                      ")",

@@ -41,15 +41,23 @@ static int read_one(const struct qcow2 *q, uint64_t offset, struct extension *e,
     return 0;
 }
 
-/* The data as a string; bytes after a NUL are cut, as QEMU does. */
-static int read_string(const struct qcow2 *q, const struct extension *e, char **out,
-                       struct img_error *err)
+int qcow2_read_name(const struct qcow2 *q, uint64_t offset, uint32_t length, const char *what,
+                    char **out, struct img_error *err)
 {
-    free(*out);
-    *out = calloc(1, (size_t)e->length + 1);
+    if (*out)
+        return img_fail(err, EINVAL, "%s is given twice (again at %#" PRIx64 ")", what, offset);
+    *out = calloc(1, (size_t)length + 1);
     if (!*out)
         return img_fail_nomem(err);
-    return file_read_padded(q->file, *out, e->length, host(e->offset), err);
+    int ret = file_read_padded(q->file, *out, length, host(offset), err);
+    if (ret < 0)
+        return img_prefix(err, ret, "Could not read %s: ", what);
+    size_t end = strlen(*out);
+    for (size_t i = end; i < length; i++) /* padding is fine, hidden words are not */
+        if ((*out)[i])
+            return img_fail(err, EINVAL, "%s '%s' goes on after a NUL byte (length %" PRIu32 ")", what,
+                            *out, length);
+    return 0;
 }
 
 static int read_bitmaps(struct qcow2 *q, const struct extension *e, struct img_error *err)
@@ -59,11 +67,21 @@ static int read_bitmaps(struct qcow2 *q, const struct extension *e, struct img_e
         return img_fail(err, EINVAL, "bitmaps_ext: Invalid extension length (%" PRIu32
                                      ", it must be %zu)",
                         e->length, sizeof d);
-    if (!(q->header.autoclear & AUTOCLEAR_BITMAPS))
-        return 0; /* written by a program without bitmaps: they say nothing any more */
+    if (!(q->header.autoclear & AUTOCLEAR_BITMAPS)) {
+        q->layer->bitmaps_stale =
+            q->header.version < 3
+                ? "This qcow2 v2 image contains bitmaps, but they may have been modified by a program "
+                  "without persistent bitmap support; so now they must all be considered inconsistent"
+                : "a program lacking bitmap support modified this file, so all bitmaps are now "
+                  "considered inconsistent";
+        return 0;
+    }
     int ret = file_read_padded(q->file, &d, sizeof d, host(e->offset), err);
     if (ret < 0)
         return ret;
+    if (q->ext.has_bitmaps)
+        return img_fail(err, EINVAL, "Bitmaps extension is given twice (again at %#" PRIx64 ")",
+                        e->offset);
     uint32_t count = load_be32(d.nb_bitmaps);
     uint64_t size = load_be64(d.directory_size), offset = load_be64(d.directory_offset);
     if (load_be32(d.reserved))
@@ -106,6 +124,9 @@ static int read_crypto(struct qcow2 *q, const struct extension *e, struct img_er
     int ret = file_read_padded(q->file, &d, sizeof d, host(e->offset), err);
     if (ret < 0)
         return ret;
+    if (q->ext.has_crypto)
+        return img_fail(err, EINVAL, "CRYPTO header extension is given twice (again at %#" PRIx64 ")",
+                        e->offset);
     uint64_t offset = load_be64(d.offset), length = load_be64(d.length);
     if (!is_aligned(offset, q->geometry.cluster_size))
         return img_fail(err, EINVAL, "Encryption header offset '%" PRIu64 "' is not a multiple of "
@@ -128,12 +149,14 @@ static int read_known(struct qcow2 *q, const struct extension *e, struct img_err
             return img_fail(err, EINVAL, "ERROR: ext_backing_format: len=%" PRIu32
                                          " too large (>=%d)",
                             e->length, MAX_BACKING_FORMAT + 1);
-        return read_string(q, e, &q->layer->backing_format, err);
+        return qcow2_read_name(q, e->offset, e->length, "Backing format",
+                               &q->layer->backing_format, err);
     case EXT_DATA_FILE:
         if (e->length > MAX_DATA_FILE_NAME)
             return img_fail(err, EINVAL, "Data file name too long (%" PRIu32 " bytes, at most %d)",
                             e->length, MAX_DATA_FILE_NAME);
-        return read_string(q, e, &q->layer->data_file_name, err);
+        return qcow2_read_name(q, e->offset, e->length, "Data file name",
+                               &q->layer->data_file_name, err);
     case EXT_BITMAPS:
         return read_bitmaps(q, e, err);
     case EXT_CRYPTO:

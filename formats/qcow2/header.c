@@ -202,7 +202,7 @@ int qcow2_read_header(struct qcow2 *q, struct img_error *err)
     struct ondisk_header d;
     int ret = file_read_padded(q->file, &d, sizeof d, host(0), err);
     if (ret < 0)
-        return img_prefix(err, "Could not read qcow2 header: ");
+        return img_prefix(err, ret, "Could not read qcow2 header: ");
     decode(&q->header, &d);
     ret = check_magic(q, &d, err);
     if (ret < 0)
@@ -222,30 +222,38 @@ int qcow2_read_header(struct qcow2 *q, struct img_error *err)
     return ret;
 }
 
-int qcow2_check_overlaps(const struct qcow2 *q, struct img_error *err)
+/* The first of the COUNT tables that a range shares a byte with. */
+static const char *overlapped(const struct placed_table *t, size_t count, uint64_t offset,
+                              uint64_t length)
+{
+    for (size_t i = 0; i < count && length; i++)
+        if (t[i].length && ranges_overlap(t[i].offset, t[i].length, offset, length))
+            return t[i].name;
+    return NULL;
+}
+
+const char *qcow2_overlapped(const struct qcow2 *q, uint64_t offset, uint64_t length)
+{
+    return overlapped(q->placed, PLACED_TABLES, offset, length);
+}
+
+int qcow2_check_overlaps(struct qcow2 *q, struct img_error *err)
 {
     const struct qcow2_header *h = &q->header;
-    const struct {
-        const char *name;
-        uint64_t offset, length;
-    } tables[] = {
-        {"Header", 0, q->geometry.cluster_size},
-        {"Active L1 table", h->l1_offset, h->l1_size * 8ull},
-        {"Reference count table", h->reftable_offset,
-         (uint64_t)h->reftable_clusters << h->cluster_bits},
-        {"Snapshot table", h->snapshots_offset,
+    const struct placed_table tables[PLACED_TABLES] = {
+        {"header", 0, q->geometry.cluster_size},
+        {"active L1 table", h->l1_offset, h->l1_size * 8ull},
+        {"refcount table", h->reftable_offset, (uint64_t)h->reftable_clusters << h->cluster_bits},
+        {"snapshot table", h->snapshots_offset,
          h->snapshot_count * (uint64_t)sizeof(struct ondisk_snapshot)},
-        {"Bitmap directory", q->ext.bitmap_directory_offset, q->ext.bitmap_directory_size},
+        {"bitmap directory", q->ext.bitmap_directory_offset, q->ext.bitmap_directory_size},
     };
-    for (size_t i = 1; i < sizeof tables / sizeof *tables; i++)
-        for (size_t j = 0; j < i; j++)
-            if (tables[i].length && tables[j].length &&
-                ranges_overlap(tables[i].offset, tables[i].length, tables[j].offset,
-                               tables[j].length))
-                return img_fail(err, EINVAL,
-                                "%s overlaps another table (offset %#" PRIx64 ", on top of: %s at "
-                                "%#" PRIx64 ")",
-                                tables[i].name, tables[i].offset, tables[j].name,
-                                tables[j].offset);
+    memcpy(q->placed, tables, sizeof tables);
+    for (size_t i = 1; i < PLACED_TABLES; i++) {
+        const char *other = overlapped(tables, i, tables[i].offset, tables[i].length);
+        if (other)
+            return img_fail(err, EINVAL, "The %s at %#" PRIx64 " overlaps the %s", tables[i].name,
+                            tables[i].offset, other);
+    }
     return 0;
 }

@@ -25,26 +25,23 @@ static int read_backing_name(struct qcow2 *q, struct img_error *err)
         return img_fail(err, EINVAL, "Backing file name too long (%" PRIu32 " bytes, at most %" PRIu64
                                      ")",
                         h->backing_size, room);
-    char *name = calloc(1, (size_t)h->backing_size + 1);
-    if (!name)
-        return img_fail_nomem(err);
-    int ret = file_read_padded(q->file, name, h->backing_size, host(h->backing_offset), err);
-    if (ret < 0) {
-        free(name);
-        return img_prefix(err, "Could not read backing file name: ");
+    char **name = &q->layer->backing_name;
+    int ret = qcow2_read_name(q, h->backing_offset, h->backing_size, "Backing file name", name, err);
+    if (!ret && !**name) { /* an empty name is none */
+        free(*name);
+        *name = NULL;
     }
-    if (*name)
-        q->layer->backing_name = name;
-    else
-        free(name);
-    return 0;
+    return ret;
 }
 
 static int check_data_file(struct qcow2 *q, unsigned flags, struct img_error *err)
 {
     bool external = q->geometry.external_data;
     bool raw = q->header.autoclear & AUTOCLEAR_DATA_FILE_RAW;
-    if (external && !q->layer->data_file_name && !(flags & IMG_OPEN_NO_DATA))
+    const char *name = q->layer->data_file_name;
+    bool nameless = !name || !*name;
+    q->layer->external_data = external;
+    if (external && nameless && !q->layer->data_file_given && !(flags & IMG_OPEN_NO_DATA))
         return img_fail(err, EINVAL, "'data-file' is required for this image");
     if (!external && raw)
         return img_fail(err, EINVAL, "data-file-raw requires a data file (autoclear bit 1)");
@@ -145,15 +142,9 @@ static int qcow2_select_snapshot(struct layer *l, const char *id_or_name, struct
     const struct qcow2_snapshot *s = qcow2_find_snapshot(q, id_or_name);
     if (!s)
         return img_fail(err, ENOENT, "Failed to load snapshot: Can't find snapshot '%s'", id_or_name);
-    unsigned table_bits = q->geometry.cluster_bits + q->geometry.l2_bits;
-    uint64_t size = align_down(s->info.disk_size, 512);
-    if (size && (size - 1) >> table_bits >= s->l1_size)
-        return img_fail(err, EINVAL, "Snapshot '%s': L1 table is too small (l1_size %" PRIu32
-                                     ", disk size %" PRIu64 ")",
-                        s->info.name, s->l1_size, s->info.disk_size);
     q->l1_offset = s->l1_offset;
     q->l1_size = s->l1_size;
-    l->size = size;
+    l->size = align_down(s->info.disk_size, 512);
     return q->l1 ? qcow2_load_l1(q, err) : 0;
 }
 

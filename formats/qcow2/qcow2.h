@@ -40,9 +40,18 @@ struct qcow2_extensions {
 
 struct qcow2_snapshot {
     struct img_snapshot_info info;
+    bool has_disk_size; /* recorded; else it is the disk's size now */
     uint64_t l1_offset;
     uint32_t l1_size;
 };
+
+/* A table whose place the header names. */
+struct placed_table {
+    const char *name;
+    uint64_t offset, length;
+};
+
+enum { PLACED_TABLES = 5 };
 
 struct qcow2 {
     struct layer *layer;
@@ -51,6 +60,7 @@ struct qcow2 {
     struct qcow2_header header;
     struct qcow2_extensions ext;
     struct qcow2_geometry geometry;
+    struct placed_table placed[PLACED_TABLES];
     struct qcow2_snapshot *snapshots;
     size_t snapshot_count;
     struct img_bitmap_info *bitmaps;
@@ -74,10 +84,16 @@ int qcow2_read_header(struct qcow2 *q, struct img_error *err);
 int qcow2_validate_table(const struct qcow2 *q, uint64_t offset, uint64_t count, uint64_t entry_size,
                          uint64_t max_bytes, const char *name, const char *count_name,
                          struct img_error *err);
-int qcow2_check_overlaps(const struct qcow2 *q, struct img_error *err);
+/* The tables that the header names must not lie on top of each other. */
+int qcow2_check_overlaps(struct qcow2 *q, struct img_error *err);
+/* The name of such a table that shares a byte with this range, or NULL. */
+const char *qcow2_overlapped(const struct qcow2 *q, uint64_t offset, uint64_t length);
 
 /* extensions.c */
 int qcow2_read_extensions(struct qcow2 *q, struct img_error *err);
+/* A name of LENGTH bytes; WHAT it is, for messages. *OUT must be NULL, else it is given twice. */
+int qcow2_read_name(const struct qcow2 *q, uint64_t offset, uint32_t length, const char *what,
+                    char **out, struct img_error *err);
 /* Words the refusal of incompatible features, with their names out of the image's own table. */
 int qcow2_refuse_features(struct qcow2 *q, uint64_t unknown, struct img_error *err);
 

@@ -28,19 +28,32 @@ static int read_extra(const struct qcow2 *q, struct reader *r, struct qcow2_snap
     memcpy(&d, raw, min_u64(extra_size, sizeof d));
     if (extra_size >= 8)
         s->info.vm_state_size = load_be64(d.vm_state_size);
+    s->has_disk_size = extra_size >= 16;
     s->info.disk_size = extra_size >= 16 ? load_be64(d.disk_size) : q->layer->size;
     s->info.has_icount = extra_size >= 24 && load_be64(d.icount) != UINT64_MAX;
     s->info.icount = load_be64(d.icount);
     return 0;
 }
 
-static int check_l1(const struct qcow2 *q, const struct qcow2_snapshot *s, struct img_error *err)
+static int check_one(const struct qcow2 *q, const struct qcow2_snapshot *s, size_t index,
+                     struct img_error *err)
 {
     int ret = qcow2_validate_table(q, s->l1_offset, s->l1_size, 8, MAX_L1_BYTES, "Snapshot L1 table",
                                    "l1_size", err);
-    if (ret < 0)
-        return img_prefix(err, "Snapshot '%s': ", s->info.name);
-    return 0;
+    const char *other = qcow2_overlapped(q, s->l1_offset, s->l1_size * 8ull);
+    if (!ret && other)
+        ret = img_fail(err, EINVAL, "Snapshot L1 table at %#" PRIx64 " overlaps the %s",
+                       s->l1_offset, other);
+    /* without a recorded size the disk may have grown since: its end is unallocated then */
+    unsigned table_bits = q->geometry.cluster_bits + q->geometry.l2_bits;
+    uint64_t size = s->info.disk_size;
+    if (!ret && s->has_disk_size && size && (size - 1) >> table_bits >= s->l1_size)
+        ret = img_fail(err, EINVAL, "Snapshot L1 table is too small (l1_size %" PRIu32
+                                    ", disk size %" PRIu64 ")",
+                       s->l1_size, size);
+    if (!ret && !*s->info.id)
+        ret = img_fail(err, EINVAL, "it has no ID (id_str_size 0)");
+    return ret < 0 ? img_prefix(err, ret, "Snapshot table entry %zu ('%s'): ", index, s->info.name) : 0;
 }
 
 static int read_one(const struct qcow2 *q, struct reader *r, struct qcow2_snapshot *s, size_t index,
@@ -97,7 +110,7 @@ int qcow2_read_snapshots(struct qcow2 *q, struct img_error *err)
         if (ret == -EFBIG)
             return ret;
         if (ret < 0)
-            return img_prefix(err, "Failed to read snapshot table (entry %" PRIu32 "): ", i);
+            return img_prefix(err, ret, "Failed to read snapshot table (entry %" PRIu32 "): ", i);
         if (r.at - start > MAX_SNAPSHOT_TABLE_BYTES) {
             ret = img_fail(err, EFBIG, "Snapshot table is too big");
             img_hint(err, "You can force-remove all %" PRIu32 " overhanging snapshots with qemu-img "
@@ -105,7 +118,7 @@ int qcow2_read_snapshots(struct qcow2 *q, struct img_error *err)
                      q->header.snapshot_count - i);
             return ret;
         }
-        ret = check_l1(q, s, err);
+        ret = check_one(q, s, i, err);
         if (ret < 0)
             return ret;
     }

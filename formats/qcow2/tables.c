@@ -30,15 +30,14 @@ int qcow2_load_l1(struct qcow2 *q, struct img_error *err)
     if (!q->l1)
         return img_fail_nomem(err);
     int ret = file_read(q->file, q->l1, bytes, host(q->l1_offset), err);
-    return ret < 0 ? img_prefix(err, "Could not read L1 table: ") : 0;
+    return ret < 0 ? img_prefix(err, ret, "Could not read L1 table: ") : 0;
 }
 
 static int check_l1_entry(struct qcow2 *q, uint64_t entry, uint64_t l1_index, struct img_error *err)
 {
     uint64_t table = entry & L1_OFFSET_MASK;
-    const struct qcow2_header *h = &q->header;
     uint32_t cluster_size = q->geometry.cluster_size;
-    const char *wrong = NULL;
+    const char *wrong = NULL, *other = qcow2_overlapped(q, table, cluster_size);
     if (entry & L1_RESERVED_MASK)
         return img_fail(err, EINVAL, "Reserved bits set in L1 entry %#" PRIx64 " (L1 index: %#" PRIx64
                                      ")",
@@ -49,11 +48,10 @@ static int check_l1_entry(struct qcow2 *q, uint64_t entry, uint64_t l1_index, st
         return 0;
     else if (!qcow2_in_file(q, table + cluster_size - 1))
         wrong = "outside the file";
-    else if (ranges_overlap(table, cluster_size, q->l1_offset, q->l1_size * 8ull))
-        wrong = "on top of the L1 table";
-    else if (ranges_overlap(table, cluster_size, h->reftable_offset,
-                            (uint64_t)h->reftable_clusters << h->cluster_bits))
-        wrong = "on top of the refcount table";
+    else if (other)
+        return img_fail(err, EINVAL, "L2 table offset %#" PRIx64 " is inside the %s (L1 index: %#"
+                                     PRIx64 ")",
+                        table, other, l1_index);
     if (wrong)
         return img_fail(err, EINVAL, "L2 table offset %#" PRIx64 " %s (L1 index: %#" PRIx64 ")",
                         table, wrong, l1_index);
@@ -76,7 +74,7 @@ static int fill_piece(void *opaque, uint64_t offset, uint8_t *data, struct img_e
 {
     struct qcow2 *q = opaque;
     int ret = file_read(q->file, data, q->tables.page_size, host(offset), err);
-    return ret < 0 ? img_prefix(err, "Could not read L2 table: ") : 0;
+    return ret < 0 ? img_prefix(err, ret, "Could not read L2 table: ") : 0;
 }
 
 int qcow2_l2_piece(struct qcow2 *q, uint64_t table, uint32_t l2_index, struct l2_piece *out,
@@ -105,7 +103,7 @@ int qcow2_count_l2(struct qcow2 *q, uint64_t *tables, struct img_error *err)
         size_t n = (size_t)min_u64(left, sizeof buf);
         int ret = file_read(q->file, buf, n, host(at), err);
         if (ret < 0)
-            return img_prefix(err, "Could not read L1 table: ");
+            return img_prefix(err, ret, "Could not read L1 table: ");
         for (size_t i = 0; i < n; i += 8)
             *tables += (load_be64(buf + i) & L1_OFFSET_MASK) != 0;
         at += n;

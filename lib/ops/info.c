@@ -46,8 +46,9 @@ static int fill(struct img_info *info, struct layer *l, struct img_error *err)
     info->encrypted = l->encrypted;
     info->backing_filename = copy_of(l->backing_name, &failed);
     info->backing_format = copy_of(l->backing_format, &failed);
-    if (l->backing_name)
-        policy_backing_name(&info->full_backing_filename, l->filename, l->backing_name, NULL);
+    if (l->backing_name) /* that it cannot be put together is no error: it is left out */
+        failed |= policy_backing_name(&info->full_backing_filename, l->filename, l->backing_name,
+                                      NULL) == -ENOMEM;
     if (failed)
         return img_fail_nomem(err);
     return l->driver->describe ? l->driver->describe(l, info, err) : 0;
@@ -124,10 +125,10 @@ static int descend(struct layer **l, struct chain_trail *trail,
     bool probed;
     int ret = chain_backing_ref(&ref, &full, above, err);
     if (ret < 0)
-        return img_prefix(err, "Could not open '%s': ", above->backing_name);
-    ret = layer_open(&below, &ref, options->flags, true, &probed, err);
+        return img_prefix(err, ret, "Could not open '%s': ", above->backing_name);
+    ret = layer_open(&below, &ref, options, true, &probed, err);
     if (ret < 0)
-        img_prefix(err, "Could not open '%s': ", full);
+        img_prefix(err, ret, "Could not open '%s': ", full);
     else
         ret = chain_trail_add(trail, below, full, err);
     if (ret < 0) {
@@ -155,7 +156,7 @@ int img_chain_info(struct img_chain_info *chain, const char *filename,
     *chain = (struct img_chain_info){0};
     int ret = layer_open_top(&l, &ref, filename, &options, err);
     if (ret < 0)
-        return img_prefix(err, "Could not open '%s': ", filename);
+        return img_prefix(err, ret, "Could not open '%s': ", filename);
     ref_clear(&ref);
     ret = chain_trail_add(&trail, l, filename, err);
     if (!ret)

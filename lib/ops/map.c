@@ -61,7 +61,7 @@ static int walk(struct map_walk *w, uint64_t offset, uint64_t end, struct img_er
         int ret = chain_map(w->img, guest(offset), end - offset, MAP_HOLES, &w->walk, &e, &depth,
                             err);
         if (ret < 0) {
-            img_prefix(err, "Could not read file metadata: ");
+            img_prefix(err, ret, "Could not read file metadata: ");
             extent_join_finish(&w->joiner);
             return ret;
         }
