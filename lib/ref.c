@@ -156,6 +156,8 @@ int ref_parse(struct image_ref *out, const char *name, struct img_error *err)
         flat_options_clear(&o);
         return ret;
     }
+    if (!*name)
+        return img_fail(err, EINVAL, "The 'file' block driver requires a file name");
     size_t colon = strcspn(name, ":/"); /* "nbd:host:port": a colon before any slash */
     bool file = !strncmp(name, "file:", 5);
     if (name[colon] == ':' && !file)

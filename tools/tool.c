@@ -121,26 +121,47 @@ static int suffix_shift(char c)
     return c == 0 ? 0 : at ? (int)(at - suffixes) * 10 : -1;
 }
 
-static int parse_size(const char *value, uint64_t *out)
+/* Digits after a point, as a fraction; no exponent, since E is a suffix. */
+static double parse_fraction(const char **p)
+{
+    double fraction = 0, unit = 0.1;
+    for (; isdigit((unsigned char)**p); ++*p, unit /= 10)
+        fraction += (**p - '0') * unit;
+    return fraction;
+}
+
+static int parse_hex(const char *digits, uint64_t *out)
 {
     char *end;
+    *out = strtoull(digits, &end, 16);
+    if (*end || !isxdigit((unsigned char)*digits))
+        return -EINVAL;
+    return errno ? -ERANGE : 0;
+}
+
+static int parse_size(const char *value, uint64_t *out)
+{
     errno = 0;
-    if (!strncasecmp(value, "0x", 2)) {
-        *out = strtoull(value, &end, 16);
-        if (*end || end == value + 2)
-            return -EINVAL;
-        return errno ? -ERANGE : 0;
-    }
-    if (!isdigit((unsigned char)*value) && *value != '-')
+    while (isspace((unsigned char)*value))
+        value++;
+    if (!strncasecmp(value, "0x", 2))
+        return parse_hex(value + 2, out);
+    bool negative = *value == '-';
+    const char *p = value + negative;
+    if (!isdigit((unsigned char)*p) && !(*p == '.' && isdigit((unsigned char)p[1])))
         return -EINVAL;
-    unsigned long long whole = strtoull(value + (*value == '-'), &end, 10);
+    char *end;
+    uint64_t whole = strtoull(p, &end, 10); /* none before ".5k": 0 */
     double fraction = 0;
-    if (*end == '.')
-        fraction = strtod(end, &end);
-    int shift = suffix_shift(*end);
-    if (shift < 0 || (*end && end[1]) || (fraction > 0 && !*end) || end == value + (*value == '-'))
+    p = end;
+    if (*p == '.') {
+        p++;
+        fraction = parse_fraction(&p);
+    }
+    int shift = suffix_shift(*p);
+    if (shift < 0 || (*p && p[1]) || (fraction > 0 && shift == 0))
         return -EINVAL;
-    if (errno || *value == '-' || (shift && whole >> (64 - shift)))
+    if (errno || negative || (shift && whole >> (64 - shift)))
         return -ERANGE;
     *out = (whole << shift) + (uint64_t)round(fraction * (double)(1ull << shift));
     return 0;

@@ -6,8 +6,8 @@
 struct cache_set {
     uint64_t keys[CACHE_WAYS];
     struct page *pages[CACHE_WAYS]; /* NULL: free */
-    uint32_t used[CACHE_WAYS];      /* the clock when it was last asked for */
-    uint32_t clock;
+    uint64_t used[CACHE_WAYS];      /* the clock when it was last asked for; 0: a walk's, once */
+    uint64_t clock;
 };
 
 void cache_init(struct cache *c)
@@ -18,17 +18,29 @@ void cache_init(struct cache *c)
     pthread_mutex_init(&c->setup, NULL);
 }
 
-void cache_put(struct page *page)
+void cache_put(struct cache *c, struct page *page)
 {
     if (page && atomic_fetch_sub_explicit(&page->holders, 1, memory_order_acq_rel) == 1)
-        free(page);
+        free(atomic_exchange(&c->spare, page));
+}
+
+static struct page *new_page(struct cache *c, uint64_t key)
+{
+    struct page *page = atomic_exchange(&c->spare, NULL);
+    if (!page)
+        page = malloc(sizeof *page + c->page_size);
+    if (!page)
+        return NULL;
+    atomic_init(&page->holders, 1);
+    page->key = key;
+    return page;
 }
 
 void cache_forget(struct cache *c)
 {
     for (size_t i = 0; i < c->set_count; i++) {
         for (unsigned way = 0; way < CACHE_WAYS; way++)
-            cache_put(c->sets[i].pages[way]);
+            cache_put(c, c->sets[i].pages[way]);
         memset(&c->sets[i], 0, sizeof c->sets[i]);
     }
 }
@@ -36,6 +48,7 @@ void cache_forget(struct cache *c)
 void cache_destroy(struct cache *c)
 {
     cache_forget(c);
+    free(atomic_load(&c->spare));
     free(c->sets);
     for (unsigned i = 0; i < CACHE_LOCKS; i++)
         pthread_mutex_destroy(&c->locks[i]);
@@ -70,11 +83,12 @@ static size_t set_of(const struct cache *c, uint64_t key)
 }
 
 /* Under the set's lock. */
-static struct page *find(struct cache_set *s, uint64_t key)
+static struct page *find(struct cache_set *s, uint64_t key, bool passing)
 {
     for (unsigned way = 0; way < CACHE_WAYS; way++) {
         if (s->pages[way] && s->keys[way] == key) {
-            s->used[way] = ++s->clock;
+            if (!passing)
+                s->used[way] = ++s->clock;
             atomic_fetch_add_explicit(&s->pages[way]->holders, 1, memory_order_relaxed);
             return s->pages[way];
         }
@@ -82,23 +96,33 @@ static struct page *find(struct cache_set *s, uint64_t key)
     return NULL;
 }
 
-/* Under the set's lock: puts PAGE in, returns what had to leave. */
-static struct page *insert(struct cache_set *s, struct page *page)
+/* The way to give up: one that a walk left behind, else a free one, else the longest unused. */
+static unsigned choose_victim(const struct cache_set *s, bool passing)
 {
     unsigned victim = 0;
-    for (unsigned way = 0; way < CACHE_WAYS && s->pages[victim]; way++)
-        if (!s->pages[way] || s->clock - s->used[way] > s->clock - s->used[victim])
+    for (unsigned way = 0; way < CACHE_WAYS; way++) {
+        if (passing && s->pages[way] && !s->used[way])
+            return way;
+        if (s->pages[victim] && (!s->pages[way] || s->used[way] < s->used[victim]))
             victim = way;
+    }
+    return victim;
+}
+
+/* Under the set's lock: puts PAGE in, returns what had to leave. */
+static struct page *insert(struct cache_set *s, struct page *page, bool passing)
+{
+    unsigned victim = choose_victim(s, passing);
     struct page *old = s->pages[victim];
     s->keys[victim] = page->key;
     s->pages[victim] = page;
-    s->used[victim] = ++s->clock;
+    s->used[victim] = passing ? 0 : ++s->clock;
     atomic_fetch_add_explicit(&page->holders, 1, memory_order_relaxed);
     return old;
 }
 
-int cache_get(struct cache *c, size_t page_size, size_t capacity, uint64_t key, cache_fill fill,
-              void *opaque, struct page **out, struct img_error *err)
+int cache_get(struct cache *c, size_t page_size, size_t capacity, uint64_t key, bool passing,
+              cache_fill fill, void *opaque, struct page **out, struct img_error *err)
 {
     int ret;
     if (!atomic_load_explicit(&c->ready, memory_order_acquire)) {
@@ -110,26 +134,24 @@ int cache_get(struct cache *c, size_t page_size, size_t capacity, uint64_t key, 
     struct cache_set *s = &c->sets[index];
     pthread_mutex_t *lock = &c->locks[index % CACHE_LOCKS];
     pthread_mutex_lock(lock);
-    *out = find(s, key);
+    *out = find(s, key, passing);
     pthread_mutex_unlock(lock);
     if (*out)
         return 0;
 
-    struct page *page = malloc(sizeof *page + c->page_size);
+    struct page *page = new_page(c, key);
     if (!page)
         return img_fail_nomem(err);
-    atomic_init(&page->holders, 1);
-    page->key = key;
     ret = fill(opaque, key, page->data, err);
     if (ret < 0) {
         free(page);
         return ret;
     }
     pthread_mutex_lock(lock);
-    struct page *other = find(s, key);
-    struct page *old = other ? page : insert(s, page);
+    struct page *other = find(s, key, passing);
+    struct page *old = other ? page : insert(s, page, passing);
     pthread_mutex_unlock(lock);
-    cache_put(old);
+    cache_put(c, old);
     *out = other ? other : page;
     return 0;
 }

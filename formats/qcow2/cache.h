@@ -31,6 +31,7 @@ struct cache {
     pthread_mutex_t locks[CACHE_LOCKS];
     pthread_mutex_t setup;
     atomic_bool ready;
+    _Atomic(struct page *) spare; /* the memory of a page nobody holds, for the next one */
 };
 
 /* Takes no memory for pages until the first use. */
@@ -43,10 +44,12 @@ typedef int (*cache_fill)(void *opaque, uint64_t key, uint8_t *data, struct img_
 /*
  * The page of KEY, filled when it is not there. Two threads that miss at once may both fill; one of
  * the pages stays. Give it back with cache_put. PAGE_SIZE and CAPACITY (bytes) count on first use.
+ * PASSING: a walk over everything, whose pages make room for each other before all others, unless
+ * somebody else asks for them.
  */
-int cache_get(struct cache *c, size_t page_size, size_t capacity, uint64_t key, cache_fill fill,
-              void *opaque, struct page **out, struct img_error *err);
-void cache_put(struct page *page);
+int cache_get(struct cache *c, size_t page_size, size_t capacity, uint64_t key, bool passing,
+              cache_fill fill, void *opaque, struct page **out, struct img_error *err);
+void cache_put(struct cache *c, struct page *page);
 
 /* Forgets every page. */
 void cache_forget(struct cache *c);

@@ -110,11 +110,11 @@ static int read_part(struct qcow2 *q, const struct qcow2_mapping *m, void *buf, 
     struct page *page;
     uint32_t cluster = q->geometry.cluster_size;
     int ret = cache_get(&q->clusters, cluster, (size_t)CACHE_WAYS * cluster, cache_key(q, m),
-                        fill_cluster, &fill, &page, err);
+                        false, fill_cluster, &fill, &page, err);
     if (ret < 0)
         return ret;
     memcpy(buf, page->data + in_cluster, len);
-    cache_put(page);
+    cache_put(&q->clusters, page);
     return 0;
 }
 

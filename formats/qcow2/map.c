@@ -221,11 +221,11 @@ static int map_in_table(struct qcow2 *q, uint64_t off, uint64_t max, struct exte
     }
     struct place p = {off, table, (uint32_t)(in_table >> g->cluster_bits)};
     struct l2_piece piece;
-    ret = qcow2_l2_piece(q, table, p.l2_index, &piece, err);
+    ret = qcow2_l2_piece(q, table, p.l2_index, max, &piece, err);
     if (ret < 0)
         return ret;
     ret = map_in_piece(q, &piece, &p, max, out, err);
-    cache_put(piece.page);
+    cache_put(&q->tables, piece.page);
     return ret;
 }
 
@@ -259,10 +259,10 @@ int qcow2_lookup(struct qcow2 *q, guest_off off, struct qcow2_mapping *out, stru
         return 0;
     }
     p.l2_index = (uint32_t)(off.v >> g->cluster_bits) & ((1u << g->l2_bits) - 1);
-    ret = qcow2_l2_piece(q, p.table, p.l2_index, &piece, err);
+    ret = qcow2_l2_piece(q, p.table, p.l2_index, g->cluster_size, &piece, err);
     if (ret < 0)
         return ret;
     ret = decode_at(q, &piece, &p, 0, out, err);
-    cache_put(piece.page);
+    cache_put(&q->tables, piece.page);
     return ret;
 }

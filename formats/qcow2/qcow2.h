@@ -105,14 +105,14 @@ int qcow2_read_luks_header(struct qcow2 *q, struct img_error *err);
 
 /* tables.c */
 int qcow2_load_l1(struct qcow2 *q, struct img_error *err);
-/* A piece of the L2 table of L1 entry L1_INDEX that holds L2_INDEX. */
+/* The piece of an L2 table that holds L2_INDEX. MAX: how many bytes the caller wants mapped. */
 struct l2_piece {
     struct page *page;
     const uint8_t *entries; /* of the piece's first entry */
     uint32_t first, count;  /* the entries it holds */
 };
-int qcow2_l2_piece(struct qcow2 *q, uint64_t table, uint32_t l2_index, struct l2_piece *out,
-                   struct img_error *err);
+int qcow2_l2_piece(struct qcow2 *q, uint64_t table, uint32_t l2_index, uint64_t max,
+                   struct l2_piece *out, struct img_error *err);
 /* *TABLE: the L2 table's offset, 0 where there is none. */
 int qcow2_l1_entry(struct qcow2 *q, uint64_t l1_index, uint64_t *table, struct img_error *err);
 int qcow2_count_l2(struct qcow2 *q, uint64_t *tables, struct img_error *err);

@@ -77,15 +77,16 @@ static int fill_piece(void *opaque, uint64_t offset, uint8_t *data, struct img_e
     return ret < 0 ? img_prefix(err, ret, "Could not read L2 table: ") : 0;
 }
 
-int qcow2_l2_piece(struct qcow2 *q, uint64_t table, uint32_t l2_index, struct l2_piece *out,
-                   struct img_error *err)
+int qcow2_l2_piece(struct qcow2 *q, uint64_t table, uint32_t l2_index, uint64_t max,
+                   struct l2_piece *out, struct img_error *err)
 {
     uint32_t bytes = (uint32_t)min_u64(q->geometry.cluster_size, PIECE_MAX);
     uint32_t entries = bytes / q->geometry.l2_entry_size;
     uint32_t first = l2_index & ~(entries - 1);
     uint64_t offset = table + (uint64_t)first * q->geometry.l2_entry_size;
-    int ret = cache_get(&q->tables, bytes, q->layer->cache_bytes, offset, fill_piece, q, &out->page,
-                        err);
+    bool passing = max >> q->geometry.cluster_bits >= entries;
+    int ret = cache_get(&q->tables, bytes, q->layer->cache_bytes, offset, passing, fill_piece, q,
+                        &out->page, err);
     if (ret < 0)
         return ret;
     out->entries = out->page->data;
