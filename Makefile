@@ -43,7 +43,7 @@ TOOL_SRC  := $(sort $(wildcard tools/*.c))
 UNIT_ALL  := $(sort $(wildcard tests/unit/*.c))
 UNIT_SRC  := $(filter tests/unit/test_%,$(UNIT_ALL))
 UNIT_HELP := $(filter-out $(UNIT_SRC),$(UNIT_ALL))
-HELPER_SRC := $(sort $(wildcard tests/cli/*.c tests/interop/*.c))
+HELPER_SRC := $(sort $(wildcard tests/cli/*.c tests/interop/*.c tests/bench/*.c))
 FUZZ_SRC  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -143,7 +143,12 @@ $(call obj,$(UNIT_ALL)): | $(BUILD)/headers-tests
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(UNIT_HELP)) \
                        $(BUILD)/libimgtool.a $(BUILD)/sources
 	$(call say,LD,$@)
-	$(Q)mkdir -p $(@D) && $(LINK) -o $@ $(filter %.o %.a,$^) -lcmocka $(LIBS)
+	$(Q)mkdir -p $(@D) && $(LINK) $(UNIT_LINK) -o $@ $(filter %.o %.a,$^) -lcmocka $(LIBS)
+
+# This one stands between the library and the allocator.
+$(BUILD)/tests/unit/test_alloc: UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc \
+    free strdup strndup realpath open_memstream asprintf vasprintf)
+comma = ,
 
 $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o \
                               $(BUILD)/obj/tests/fuzz/replay_main.o $(BUILD)/libimgtool.a
@@ -206,7 +211,7 @@ fuzz: ## Fuzz each target for FUZZ_TIME=60 seconds with clang's libFuzzer
 
 bench: ## Measure speed (tests/bench/run)
 	$(DEPS) build bench
-	$(SUBMAKE) all
+	$(SUBMAKE) all $(filter $(BUILD)/tests/bench/%,$(HELPER_BIN))
 	@$(TEST_ENV) tests/bench/run
 
 law: all ## Check the dependency law alone

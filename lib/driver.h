@@ -42,6 +42,7 @@ struct layer_tables {
 
 struct driver {
     const char *name;
+    bool plain; /* the file is the disk: there is no metadata that a writer could change under a reader */
     /* How sure the first bytes of a file make it: 0 not at all, 100 certain. */
     int (*probe)(const uint8_t *head, size_t len);
     /* The same by what stands elsewhere in a file whose first bytes said nothing; may be NULL. */

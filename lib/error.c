@@ -39,15 +39,15 @@ static int set(struct img_error *err, int code, char *message)
     return -code;
 }
 
-int img_fail(struct img_error *err, int code, const char *fmt, ...)
+void img_error_set(struct img_error *err, int code, const char *fmt, ...)
 {
     if (!err)
-        return -code;
+        return;
     va_list ap;
     va_start(ap, fmt);
     char *message = format(fmt, ap);
     va_end(ap);
-    return set(err, code, message);
+    set(err, code, message);
 }
 
 int img_fail_errno(struct img_error *err, int code, const char *fmt, ...)
@@ -97,17 +97,21 @@ void img_hint(struct img_error *err, const char *fmt, ...)
 
 void img_context(struct img_error *err, const char *fmt, ...)
 {
-    if (!err || err->context)
+    if (!err)
         return;
     va_list ap;
     va_start(ap, fmt);
-    err->context = format(fmt, ap);
+    char *more = format(fmt, ap), *joined = NULL;
     va_end(ap);
-}
-
-int img_fail_nomem(struct img_error *err)
-{
-    if (err)
-        set(err, ENOMEM, NULL);
-    return -ENOMEM;
+    if (err->context && more && asprintf(&joined, "%s; %s", err->context, more) < 0)
+        joined = NULL;
+    if (!err->context) {
+        err->context = more;
+        return;
+    }
+    free(more);
+    if (joined) {
+        free(err->context);
+        err->context = joined;
+    }
 }

@@ -1,4 +1,5 @@
 #include "lib/file.h"
+#include "lib/checked.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -44,6 +45,14 @@ int file_read(struct file *f, void *buf, size_t len, host_off off, struct img_er
     return 0;
 }
 
+int file_read_upto(struct file *f, void *buf, size_t len, host_off off, size_t *got,
+                   struct img_error *err)
+{
+    int64_t n = read_or_fail(f, buf, len, off, err);
+    *got = n < 0 ? 0 : (size_t)n;
+    return n < 0 ? (int)n : 0;
+}
+
 int file_read_padded(struct file *f, void *buf, size_t len, host_off off, struct img_error *err)
 {
     int64_t got = read_or_fail(f, buf, len, off, err);
@@ -51,4 +60,122 @@ int file_read_padded(struct file *f, void *buf, size_t len, host_off off, struct
         return (int)got;
     memset((char *)buf + got, 0, len - (size_t)got);
     return 0;
+}
+
+static const uint8_t zeroes[1 << 16];
+
+/* A failure of the host, or -ECANCELED in its place. */
+static int stop_or_go(struct file *f, struct img_error *err)
+{
+    if (!f->ops->pwrite)
+        return img_fail(err, EROFS, "'%s' is opened to be read only", f->name);
+    if (f->cancel && f->cancel->wanted(f->cancel->opaque))
+        return img_fail(err, ECANCELED, "Interrupted");
+    return 0;
+}
+
+int file_write(struct file *f, const void *buf, size_t len, host_off off, struct img_error *err)
+{
+    int ret = stop_or_go(f, err);
+    if (ret < 0)
+        return ret;
+    ret = f->ops->pwrite(f, buf, len, off);
+    return ret < 0 ? img_fail_errno(err, -ret, "Could not write %zu bytes at %#" PRIx64 " of '%s'", len,
+                                    off.v, f->name)
+                   : 0;
+}
+
+int file_truncate(struct file *f, uint64_t size, struct img_error *err)
+{
+    int ret = stop_or_go(f, err);
+    if (ret < 0)
+        return ret;
+    ret = f->ops->truncate(f, size);
+    if (ret == -ENOSPC && f->device)
+        return img_fail(err, ENOSPC, "Cannot grow device files");
+    return ret < 0 ? img_fail_errno(err, -ret, "Could not resize file") : 0;
+}
+
+int file_flush(struct file *f, struct img_error *err)
+{
+    int ret = stop_or_go(f, err);
+    if (ret < 0)
+        return ret;
+    ret = f->ops->flush(f);
+    return ret < 0 ? img_fail_errno(err, -ret, "Could not flush '%s' to disk", f->name) : 0;
+}
+
+/* WHAT is prepended to the host's reason. */
+static int write_zeroes(struct file *f, host_off off, uint64_t len, const char *what,
+                        struct img_error *err)
+{
+    for (uint64_t done = 0; done < len;) {
+        int ret = stop_or_go(f, err);
+        if (ret < 0)
+            return ret;
+        size_t n = (size_t)min_u64(len - done, sizeof zeroes);
+        ret = f->ops->pwrite(f, zeroes, n, host(off.v + done));
+        if (ret < 0)
+            return img_fail_errno(err, -ret, "%s", what);
+        done += n;
+    }
+    return 0;
+}
+
+int file_zero(struct file *f, host_off off, uint64_t len, struct img_error *err)
+{
+    uint64_t size;
+    int ret = file_size(f, &size, err);
+    if (!ret && size < off.v + len)
+        ret = file_truncate(f, off.v + len, err);
+    if (ret < 0 || off.v >= size || !len)
+        return ret;
+    len = min_u64(len, size - off.v);
+    ret = f->ops->zero(f, off, len);
+    if (ret == -EOPNOTSUPP)
+        return write_zeroes(f, off, len, "Could not write zeroes", err);
+    return ret < 0 ? img_fail_errno(err, -ret, "Could not write zeroes") : 0;
+}
+
+/* In steps, so that a long one can be interrupted. */
+static int allocate(struct file *f, uint64_t from, uint64_t to, struct img_error *err)
+{
+    const uint64_t step = 1ull << 30;
+    static const char failed[] = "Could not preallocate data for the new file";
+    for (uint64_t at = from, n; at < to; at += n) {
+        int ret = stop_or_go(f, err);
+        if (ret < 0)
+            return ret;
+        n = min_u64(to - at, step);
+        ret = f->ops->allocate(f, host(at), n);
+        if (ret == -EOPNOTSUPP)
+            return write_zeroes(f, host(at), to - at, failed, err);
+        if (ret < 0)
+            return img_fail_errno(err, -ret, "%s", failed);
+    }
+    return 0;
+}
+
+int file_extend(struct file *f, uint64_t from, uint64_t to, enum preallocation mode,
+                struct img_error *err)
+{
+    uint64_t size;
+    int ret = file_size(f, &size, err);
+    if (!ret && size < to)
+        ret = file_truncate(f, to, err);
+    if (!ret && mode == PREALLOC_FALLOC)
+        ret = allocate(f, from, to, err);
+    if (!ret && mode == PREALLOC_FULL)
+        ret = write_zeroes(f, host(from), to - from, "Could not write zeros for preallocation", err);
+    return ret;
+}
+
+int file_check_space(struct file *f, uint64_t bytes, struct img_error *err)
+{
+    int64_t space = f->ops->space ? f->ops->space(f) : -EOPNOTSUPP;
+    if (space < 0 || (uint64_t)space >= bytes)
+        return 0;
+    return img_fail(err, ENOSPC, "No space left on device: %" PRIu64 " bytes are needed, %" PRId64
+                                 " are free",
+                    bytes, space);
 }

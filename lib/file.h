@@ -1,6 +1,7 @@
 /*
  * A host file: the bytes that an image lies in. Backends: file_posix.c (files and block devices) and
- * file_mem.c (tests, fuzzers). All calls are safe from several threads at once.
+ * file_mem.c (tests, fuzzers). All calls are safe from several threads at once. Every byte that
+ * imgtool writes goes through these ops, so that a test can put a backend of its own underneath.
  */
 #ifndef LIB_FILE_H
 #define LIB_FILE_H
@@ -34,6 +35,31 @@ struct file_ops {
     /* The stretch that starts at OFF, which lies before the end. Without knowledge: all data. */
     int (*extent)(struct file *f, host_off off, struct file_extent *out);
     void (*close)(struct file *f);
+    /* The rest is for files opened to be written; all NULL where a backend only reads. */
+    int (*pwrite)(struct file *f, const void *buf, size_t len, host_off off);
+    /* On a device, only says whether it is large enough: -ENOSPC. */
+    int (*truncate)(struct file *f, uint64_t size);
+    /* Gives a range space of its own, what it holds unchanged. -EOPNOTSUPP: write it instead. */
+    int (*allocate)(struct file *f, host_off off, uint64_t len);
+    /* Makes a range inside the file read as zeroes. -EOPNOTSUPP: write zeroes instead. */
+    int (*zero)(struct file *f, host_off off, uint64_t len);
+    int (*flush)(struct file *f);
+    /* Bytes that the file could still grow by; -errno where nobody knows. */
+    int64_t (*space)(struct file *f);
+};
+
+/* How much of a file's new length gets space at once. */
+enum preallocation {
+    PREALLOC_OFF,
+    PREALLOC_METADATA, /* to the file the same as OFF: only the format's tables differ */
+    PREALLOC_FALLOC,   /* reserved */
+    PREALLOC_FULL,     /* written */
+};
+
+/* Asked between writes whether to go on. */
+struct cancel {
+    bool (*wanted)(void *opaque);
+    void *opaque;
 };
 
 struct file {
@@ -43,6 +69,8 @@ struct file {
     int fd; /* file_posix only; elsewhere -1 */
     const void *mem;
     size_t mem_size;
+    bool device;                 /* its length is what it is */
+    const struct cancel *cancel; /* NULL: nobody asks */
 };
 
 int file_open_posix(struct file **out, const char *path, struct img_error *err);
@@ -50,6 +78,9 @@ int file_open_posix(struct file **out, const char *path, struct img_error *err);
 /* A file in memory; DATA is borrowed. */
 int file_open_memory(struct file **out, const char *name, const void *data, size_t size,
                      struct img_error *err);
+
+/* Takes FD over when it succeeds: a regular file or a device. PATH is its name. */
+int file_adopt_posix(struct file **out, const char *path, int fd, struct img_error *err);
 
 void file_close(struct file *f);
 
@@ -59,7 +90,63 @@ int file_size(struct file *f, uint64_t *size, struct img_error *err);
 /* Reads exactly LEN bytes; the end of the file on the way is an error. */
 int file_read(struct file *f, void *buf, size_t len, host_off off, struct img_error *err);
 
+/* Reads up to LEN bytes; *GOT is less only where the file ends. */
+int file_read_upto(struct file *f, void *buf, size_t len, host_off off, size_t *got,
+                   struct img_error *err);
+
 /* Reads LEN bytes; what lies past the end of the file reads as zeroes. */
 int file_read_padded(struct file *f, void *buf, size_t len, host_off off, struct img_error *err);
+
+/*
+ * Writing. All bytes are written or the call fails; -ECANCELED when the file's owner asked to stop. Only
+ * file_flush makes sure that what was written survives.
+ */
+int file_write(struct file *f, const void *buf, size_t len, host_off off, struct img_error *err);
+int file_truncate(struct file *f, uint64_t size, struct img_error *err);
+int file_flush(struct file *f, struct img_error *err);
+
+/* Makes a range read as zeroes; past the end of the file, the file grows by a hole. */
+int file_zero(struct file *f, host_off off, uint64_t len, struct img_error *err);
+
+/* Makes the file at least TO bytes long and gives [FROM, TO), which lies past its end, space by MODE. */
+int file_extend(struct file *f, uint64_t from, uint64_t to, enum preallocation mode,
+                struct img_error *err);
+
+/* -ENOSPC when the host plainly has less than BYTES left for the file. */
+int file_check_space(struct file *f, uint64_t bytes, struct img_error *err);
+
+/*
+ * file_create.c: a file that appears under its name only when it is whole.
+ *
+ *   new_file_open      makes it, empty, beside its future name; that may be a symbolic link, which is
+ *                      followed, or a file that exists, which is locked against other programs
+ *   (write through ->file)
+ *   new_file_finish    flushes it
+ *   new_file_publish   gives it its name, in the place of what was there
+ *   new_file_close     in any case; what was not published is gone without a trace
+ *
+ * A block device is written in place: whoever does so writes last what makes it an image.
+ */
+struct new_file_options {
+    bool nocow;                /* no copy-on-write on btrfs, where that can be had */
+    uint64_t extent_size_hint; /* XFS's allocation unit; 0: none */
+    const struct cancel *cancel;
+};
+
+struct new_file {
+    struct file *file;
+    struct file *old; /* what stands under its name now, locked; NULL: nothing */
+    char *path;       /* its name, with no symbolic link at the end */
+    char *temporary;  /* where it lies meanwhile; NULL: nowhere */
+    bool in_place, published;
+};
+
+int new_file_open(struct new_file **out, const char *path, const struct new_file_options *options,
+                  struct img_error *err);
+int new_file_finish(struct new_file *n, struct img_error *err);
+int new_file_publish(struct new_file *n, struct img_error *err);
+/* Takes back a published file, if there was none before it. */
+void new_file_withdraw(struct new_file *n);
+void new_file_close(struct new_file *n);
 
 #endif

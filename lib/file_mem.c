@@ -39,7 +39,8 @@ static void mem_close(struct file *f)
 }
 
 static const struct file_ops mem_ops = {
-    "file", mem_pread, mem_size, mem_allocated, mem_extent, mem_close,
+    .protocol = "file", .pread = mem_pread, .size = mem_size, .allocated = mem_allocated,
+    .extent = mem_extent, .close = mem_close,
 };
 
 int file_open_memory(struct file **out, const char *name, const void *data, size_t size,

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static int64_t posix_pread(struct file *f, void *buf, size_t len, host_off off)
@@ -83,17 +84,98 @@ static void posix_close(struct file *f)
     close(f->fd);
 }
 
-static const struct file_ops file_ops = {
-    "file", posix_pread, posix_size, posix_allocated, posix_extent, posix_close,
-};
-
-static const struct file_ops device_ops = {
-    "host_device", posix_pread, posix_size, posix_allocated, posix_extent, posix_close,
-};
-
-static int adopt(struct file **out, const char *path, int fd, const struct stat *st,
-                 struct img_error *err)
+static int posix_pwrite(struct file *f, const void *buf, size_t len, host_off off)
 {
+    for (size_t done = 0; done < len;) {
+        ssize_t n = pwrite(f->fd, (const char *)buf + done, len - done, (off_t)(off.v + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+static int posix_truncate(struct file *f, uint64_t size)
+{
+    uint64_t now;
+    int ret;
+    if (f->device) {
+        ret = posix_size(f, &now);
+        return ret < 0 ? ret : size > now ? -ENOSPC : 0;
+    }
+    if (size > INT64_MAX)
+        return -EINVAL;
+    do
+        ret = ftruncate(f->fd, (off_t)size);
+    while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : 0;
+}
+
+static int call_fallocate(struct file *f, int mode, host_off off, uint64_t len)
+{
+    int ret;
+    do
+        ret = fallocate(f->fd, mode, (off_t)off.v, (off_t)len);
+    while (ret < 0 && errno == EINTR);
+    if (ret == 0)
+        return 0;
+    /* a kernel or a file system that does not know the call, or a device that does not know the mode */
+    return errno == ENOSYS || errno == EINVAL || errno == ENODEV ? -EOPNOTSUPP : -errno;
+}
+
+static int posix_allocate(struct file *f, host_off off, uint64_t len)
+{
+    return call_fallocate(f, 0, off, len);
+}
+
+static int posix_zero(struct file *f, host_off off, uint64_t len)
+{
+    if (f->device)
+        return call_fallocate(f, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off, len);
+    return call_fallocate(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len);
+}
+
+static int posix_flush(struct file *f)
+{
+    int ret;
+    do
+        ret = fsync(f->fd);
+    while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : 0;
+}
+
+static int64_t posix_space(struct file *f)
+{
+    struct statvfs st;
+    if (f->device || fstatvfs(f->fd, &st) < 0)
+        return -EOPNOTSUPP;
+    /* what is kept back for root is root's to use; a file system that counts no blocks has no limit */
+    uint64_t blocks = geteuid() == 0 ? st.f_bfree : st.f_bavail, bytes;
+    if (!st.f_blocks || __builtin_mul_overflow(blocks, (uint64_t)st.f_frsize, &bytes))
+        return -EOPNOTSUPP;
+    return bytes > INT64_MAX ? INT64_MAX : (int64_t)bytes;
+}
+
+#define POSIX_OPS(NAME)                                                                            \
+    {                                                                                              \
+        .protocol = NAME, .pread = posix_pread, .size = posix_size, .allocated = posix_allocated,  \
+        .extent = posix_extent, .close = posix_close, .pwrite = posix_pwrite,                      \
+        .truncate = posix_truncate, .allocate = posix_allocate, .zero = posix_zero,                \
+        .flush = posix_flush, .space = posix_space,                                                \
+    }
+
+static const struct file_ops file_ops = POSIX_OPS("file");
+static const struct file_ops device_ops = POSIX_OPS("host_device");
+
+int file_adopt_posix(struct file **out, const char *path, int fd, struct img_error *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return img_fail_errno(err, errno, "Could not stat '%s'", path);
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) && !S_ISCHR(st.st_mode))
+        return img_fail(err, EINVAL, "'file' driver requires '%s' to be a regular file", path);
     struct file *f = calloc(1, sizeof *f);
     char *name = strdup(path);
     if (!f || !name) {
@@ -101,12 +183,13 @@ static int adopt(struct file **out, const char *path, int fd, const struct stat 
         free(name);
         return img_fail_nomem(err);
     }
-    bool device = !S_ISREG(st->st_mode);
+    bool device = !S_ISREG(st.st_mode);
     *f = (struct file){
         .ops = device ? &device_ops : &file_ops,
         .name = name,
-        .id = {device ? UINT64_MAX : st->st_dev, device ? st->st_rdev : st->st_ino},
+        .id = {device ? UINT64_MAX : st.st_dev, device ? st.st_rdev : st.st_ino},
         .fd = fd,
+        .device = device,
     };
     *out = f;
     return 0;
@@ -114,15 +197,10 @@ static int adopt(struct file **out, const char *path, int fd, const struct stat 
 
 int file_open_posix(struct file **out, const char *path, struct img_error *err)
 {
-    struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return img_fail_errno(err, errno, "Could not open '%s'", path);
-    int ret = fstat(fd, &st) < 0 ? img_fail_errno(err, errno, "Could not stat '%s'", path) : 0;
-    if (!ret && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) && !S_ISCHR(st.st_mode))
-        ret = img_fail(err, EINVAL, "'file' driver requires '%s' to be a regular file", path);
-    if (!ret)
-        ret = adopt(out, path, fd, &st, err);
+    int ret = file_adopt_posix(out, path, fd, err);
     if (ret < 0)
         close(fd);
     return ret;

@@ -83,7 +83,7 @@ int flat_options_from_json(struct flat_options *o, const char *json, struct img_
     enum json_tokener_error why = json_tokener_get_error(tok);
     size_t parsed = json_tokener_get_parse_end(tok);
     int ret = 0;
-    if (why == json_tokener_continue)
+    if (why == json_tokener_continue || why == json_tokener_error_parse_eof)
         ret = img_fail(err, EINVAL, "Could not parse the JSON options: JSON parse error, premature "
                                     "EOI");
     else if (why != json_tokener_success)

@@ -49,13 +49,14 @@ static int open_all(struct img *img, const char *filename, const struct img_open
 int img_open(struct img **out, const char *filename, const struct img_open_options *options,
              struct img_error *err)
 {
-    static const struct img_open_options defaults;
-    options = options ? options : &defaults;
+    struct img_open_options effective = options ? *options : (struct img_open_options){0};
     struct img *img = calloc(1, sizeof *img);
     if (!img)
         return img_fail_nomem(err);
-    img->flags = options->flags;
-    int ret = open_all(img, filename, options, err);
+    if (effective.flags & IMG_OPEN_CHECK)
+        effective.flags |= IMG_OPEN_NO_DATA;
+    img->flags = effective.flags;
+    int ret = open_all(img, filename, &effective, err);
     if (ret < 0) {
         img_close(img);
         img_prefix(err, ret, "Could not open '%s': ", filename);
@@ -70,13 +71,13 @@ static int open_memory_layer(struct img *img, const void *data, size_t size, con
 {
     struct file *f;
     int ret = file_open_memory(&f, "memory", data, size, err);
+    struct layer *l = NULL;
     if (!ret)
-        ret = layer_open_file(&img->layers[0], f, format, img->flags, err);
-    if (ret < 0)
+        ret = layer_open_file(&l, f, format, img->flags, err);
+    if (ret < 0 || !l)
         return ret;
-    img->depth = 1;
-    struct layer *l = img->layers[0];
-    if (l->data_file_name && !(img->flags & IMG_OPEN_NO_DATA))
+    img->layers[img->depth++] = l;
+    if (l->external_data && !(img->flags & IMG_OPEN_NO_DATA))
         ret = file_open_memory(&l->data_file, "memory-data", data, size, err);
     return ret;
 }
@@ -91,6 +92,7 @@ int img_open_memory(struct img **out, const void *data, size_t size, const char 
         free(layers);
         return img_fail_nomem(err);
     }
+    flags |= flags & IMG_OPEN_CHECK ? IMG_OPEN_NO_DATA : 0;
     *img = (struct img){.layers = layers, .flags = flags | IMG_OPEN_NO_BACKING};
     int ret = open_memory_layer(img, data, size, format, err);
     if (ret < 0)

@@ -36,6 +36,17 @@ int img_open_memory(struct img **out, const void *data, size_t size, const char 
 int layer_open_top(struct layer **out, struct image_ref *ref, const char *filename,
                    const struct img_open_options *options, struct img_error *err);
 
+/* ops/info.c: describes a layer; *OUT is for img_info_free. */
+int layer_describe(struct img_info **out, struct layer *l, struct img_error *err);
+
+/*
+ * ops/each_layer.c: calls FN for FILENAME and, with WHOLE_CHAIN, for every layer below it, each opened
+ * by itself for its metadata only and closed again. A FN that fails ends the walk.
+ */
+int each_layer(const char *filename, const struct img_open_options *options, bool whole_chain,
+               int (*fn)(void *opaque, struct layer *l, struct img_error *err), void *opaque,
+               struct img_error *err);
+
 /* chain.c */
 
 /* Opens every layer below the top of IMG. OVERRIDE: a backing file that the user named, or NULL. */

@@ -43,7 +43,7 @@ struct img_error {
     int code;      /* positive errno value, 0 when there is no error */
     char *message; /* owned; NULL when there is no error */
     char *hint;    /* owned; a sentence on what to do about it, or NULL */
-    char *context; /* owned; which image named the file that is missing or wrong, or NULL */
+    char *context; /* owned; details: a field's value, which image named the file; or NULL */
 };
 
 #define IMG_ERROR_INIT {0, NULL, NULL, NULL}
@@ -56,6 +56,13 @@ IMG_API void img_error_clear(struct img_error *err);
 
 /* The library's version, such as "0.1.0". */
 IMG_API const char *img_version(void);
+
+/*
+ * Reads a size in bytes: a decimal number, with a fraction if one of the suffixes b, k, M, G, T, P, E
+ * (powers of 1024, either case) follows, or a hexadecimal one after 0x. -EINVAL when TEXT is none,
+ * -ERANGE when it is negative or does not fit.
+ */
+IMG_API int img_parse_size(const char *text, uint64_t *size);
 
 /* ---- opening ------------------------------------------------------------------------------ */
 
@@ -76,6 +83,9 @@ enum img_open_flags {
     /* Where no format is stated, look at the first bytes alone, as QEMU does: an ISO image or a
      * fixed-size VHD then counts as raw. */
     IMG_OPEN_PROBE_LIKE_QEMU = 1 << 4,
+    /* For img_check alone: IMG_OPEN_NO_DATA, and damage that img_check reports (tables outside the file or
+     * on top of each other, broken snapshots and bitmaps) does not keep the image from being opened. */
+    IMG_OPEN_CHECK = 1 << 5,
 };
 
 enum img_warning {
@@ -261,6 +271,160 @@ struct img_chain_info {
 IMG_API int img_chain_info(struct img_chain_info *chain, const char *filename,
                            const struct img_open_options *options, struct img_error *err);
 IMG_API void img_chain_info_free(struct img_chain_info *chain);
+
+/* ---- QEMU's metadata caches --------------------------------------------------------------- */
+
+/*
+ * QEMU keeps L2 tables and refcount blocks of every qcow2 layer in two caches. Where the L2 cache maps
+ * less than the guest uses, random I/O reads tables again and again. What to set follows from a
+ * few facts, of an image that exists (img_cache_survey) or of one that is yet to be created.
+ */
+struct img_cache_facts {
+    uint64_t virtual_size;
+    uint64_t cluster_size; /* 0: the format has no such tables, and no cache */
+    bool extended_l2;
+    unsigned refcount_bits; /* 1..64, a power of two; 0: the usual 16 */
+    size_t snapshots;       /* internal ones */
+    uint64_t file_length;   /* 0: no file yet. Only matters with snapshots. */
+    uint64_t l2_allocated;  /* bytes of L2 tables that exist today; no rule needs it */
+};
+
+/* Whose rules apply; all 0: the newest. */
+struct img_qemu_version {
+    unsigned major, minor, micro;
+};
+
+/* "4", "3.1", "10.0.2"; "newest". -EINVAL for what is no version, or one before 2.2, which has no
+ * cache to set. */
+IMG_API int img_qemu_version_parse(struct img_qemu_version *version, const char *text,
+                                   struct img_error *err);
+
+/* Does this QEMU know the option l2-cache-entry-size (since 2.12)? */
+IMG_API bool img_qemu_has_l2_entry_size(const struct img_qemu_version *version);
+
+enum img_cache_verdict {
+    IMG_CACHE_KEEP_DEFAULT,
+    IMG_CACHE_SET,
+    IMG_CACHE_NOT_APPLICABLE,
+};
+
+/* Why. */
+enum img_cache_reason {
+    IMG_CACHE_COVERED,   /* the default maps the whole disk */
+    IMG_CACHE_TOO_SMALL, /* the default maps a part of it */
+    IMG_CACHE_REFCOUNTS, /* the L2 cache would do, the refcount cache is small for the snapshots */
+    IMG_CACHE_SHARED,    /* this is what a budget allows */
+    IMG_CACHE_NO_TABLES, /* not a qcow2 image */
+};
+
+struct img_cache_sizes {
+    uint64_t l2_cache_size, l2_entry_size, refcount_cache_size;
+    uint64_t coverage; /* bytes of the disk that the L2 cache maps */
+    bool covers_disk;
+};
+
+struct img_cache_advice {
+    enum img_cache_verdict verdict;
+    enum img_cache_reason reason;
+    struct img_cache_sizes advised;
+    struct img_cache_sizes taken; /* by QEMU when nothing is set */
+    /* This QEMU would cut l2-cache-size down to less (3.1 to 4.1.0 round the disk's need down); give
+     * cache-size, the sum, together with refcount-cache-size instead. */
+    bool l2_by_sum;
+};
+
+/*
+ * What to set for an image of these facts. The L2 cache is the one that maps the whole disk, in whole
+ * clusters; the refcount cache is QEMU's minimum of 4 clusters, and with internal snapshots what
+ * covers the file's refcount blocks. Pure: no I/O. -EINVAL for facts that no qcow2 image can have.
+ */
+IMG_API int img_advise_cache(struct img_cache_advice *advice, const struct img_cache_facts *facts,
+                             const struct img_qemu_version *version, struct img_error *err);
+
+/*
+ * Shares BUDGET bytes out among COUNT images, so that together they map as much as can be: each
+ * gets what QEMU takes at least, then L2 cache goes where a byte maps most. Images in which it maps
+ * the same get the same part of what they lack. -ENOSPC when the least is more than BUDGET; *LEAST
+ * (may be NULL) is that sum in any case. ADVICE has room for COUNT.
+ */
+IMG_API int img_share_cache(struct img_cache_advice *advice, const struct img_cache_facts *facts,
+                            size_t count, uint64_t budget, const struct img_qemu_version *version,
+                            uint64_t *least, struct img_error *err);
+
+/* A layer and what there is to know for its caches. */
+struct img_cache_layer {
+    struct img_info *info;
+    struct img_cache_facts facts;
+};
+
+struct img_cache_survey {
+    struct img_cache_layer *layers; /* top first */
+    size_t count;
+};
+
+/*
+ * Describes FILENAME and, with WHOLE_CHAIN, every layer below it, as img_chain_info does, with the L2
+ * tables counted. Always release SURVEY with img_cache_survey_free; when a layer fails, it
+ * still holds those above.
+ */
+IMG_API int img_cache_survey(struct img_cache_survey *survey, const char *filename,
+                             const struct img_open_options *options, bool whole_chain,
+                             struct img_error *err);
+IMG_API void img_cache_survey_free(struct img_cache_survey *survey);
+
+/* ---- advising ----------------------------------------------------------------------------- */
+
+/* What a disk is used for: the same image can be right for one use and wrong for another. */
+enum img_use {
+    IMG_USE_GENERAL,
+    IMG_USE_DATABASE,   /* small random writes, many of them synchronous */
+    IMG_USE_SEQUENTIAL, /* long reads and writes: media, backups, logs */
+    IMG_USE_OVERLAY,    /* many layers or snapshots over a common base */
+};
+
+enum img_advice_state {
+    IMG_ADVICE_OK,
+    IMG_ADVICE_ADVISED,        /* something should be changed */
+    IMG_ADVICE_NOT_APPLICABLE, /* for this format, or on this host, there is no such question */
+    IMG_ADVICE_UNKNOWN,        /* this host or this user could not find out; FOUND says why */
+};
+
+/* The outcome of one check. */
+struct img_advice {
+    const char *check; /* its name, which does not change: "cluster-size", "backing-path", ... */
+    enum img_advice_state state;
+    char *found; /* what the check saw */
+    char *why;   /* why it matters; may be empty */
+    char *fix;   /* a command line for a shell, file names quoted; NULL: none needed, or none known */
+};
+
+struct img_advice_report {
+    char *filename;
+    const char *format;
+    struct img_advice *items; /* every check, always in the same order */
+    size_t count;
+    size_t advised; /* how many of them have the state IMG_ADVICE_ADVISED */
+};
+
+struct img_advise_options {
+    enum img_use use;
+    const struct img_open_options *open; /* how to open the image; NULL: as img_open does */
+};
+
+/*
+ * Looks at the image FILENAME and at the host it lies on, and says what should be different and
+ * which command makes it so. Nothing is changed. OPTIONS may be NULL. Owned by the caller:
+ * img_advice_report_free.
+ *
+ * What this host, its file systems or this user cannot tell ends as IMG_ADVICE_UNKNOWN; so does a
+ * backing chain that cannot be followed to its end. Errors are those of img_open for the image itself.
+ */
+IMG_API int img_advise(struct img_advice_report **report, const char *filename,
+                       const struct img_advise_options *options, struct img_error *err);
+IMG_API void img_advice_report_free(struct img_advice_report *report);
+
+/* "ok", "advised", "not-applicable", "unknown". */
+IMG_API const char *img_advice_state_name(enum img_advice_state state);
 
 #ifdef __cplusplus
 }

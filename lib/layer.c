@@ -1,5 +1,6 @@
 /* One image of a chain: its files opened, its format chosen and started. */
 #include "lib/image.h"
+#include "lib/lock.h"
 #include "lib/policy.h"
 
 #include <errno.h>
@@ -21,11 +22,23 @@ static int choose_driver(struct layer *l, const char *format, unsigned flags, bo
     return ret;
 }
 
-/* Lets the format of L's file read its metadata. On failure, L has no driver: nothing to close. */
+/* A plain disk may be read while it is written, but not where it is the base of another image. */
+static struct lock wanted_lock(const struct layer *l, unsigned flags, bool is_backing)
+{
+    bool shared = (flags & IMG_OPEN_FORCE_SHARE) || (l->driver->plain && !is_backing);
+    return shared ? LOCK_SHARED : LOCK_READ;
+}
+
+/*
+ * Chooses the format of L's file, locks the file as that format needs it, and only then lets the format
+ * read its metadata. On failure, L has no driver: nothing to close.
+ */
 static int start_driver(struct layer *l, const char *format, unsigned flags, bool is_backing,
                         bool *probed, struct img_error *err)
 {
     int ret = choose_driver(l, format, flags, is_backing, probed, err);
+    if (!ret)
+        ret = lock_take(l->file, wanted_lock(l, flags, is_backing), err);
     if (!ret)
         ret = l->driver->open(l, flags, err);
     if (ret < 0)
@@ -33,7 +46,8 @@ static int start_driver(struct layer *l, const char *format, unsigned flags, boo
     return ret;
 }
 
-static int open_data_file(struct layer *l, const struct image_ref *ref, struct img_error *err)
+static int open_data_file(struct layer *l, const struct image_ref *ref, bool shared,
+                          struct img_error *err)
 {
     char *path;
     int ret = 0;
@@ -54,6 +68,8 @@ static int open_data_file(struct layer *l, const struct image_ref *ref, struct i
     } else if (l->data_file->id.device == l->file->id.device &&
                l->data_file->id.inode == l->file->id.inode) {
         ret = img_fail(err, EINVAL, "Data file '%s' is the image itself", path);
+    } else {
+        ret = lock_take(l->data_file, shared ? LOCK_SHARED : LOCK_READ_DATA, err);
     }
     free(path);
     return ret;
@@ -83,7 +99,7 @@ int layer_open(struct layer **out, const struct image_ref *ref,
         ret = img_fail(err, EINVAL, "'data-file' can only be set for images with an external data "
                                     "file");
     if (!ret && l->external_data && !(flags & IMG_OPEN_NO_DATA))
-        ret = open_data_file(l, ref, err);
+        ret = open_data_file(l, ref, flags & IMG_OPEN_FORCE_SHARE, err);
     if (ret < 0) {
         layer_close(l);
         return ret;

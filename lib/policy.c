@@ -32,16 +32,14 @@ int policy_backing_name(char **full, const char *overlay, const char *name, stru
 
 int policy_data_file_path(char **path, const char *image, const char *name, struct img_error *err)
 {
-    *path = strdup(name);
-    if (*path && *name != '/' && access(name, F_OK) < 0) {
-        char *near = beside(image, name);
-        if (near && access(near, F_OK) == 0) {
-            free(*path);
-            *path = near;
-            return 0;
-        }
+    bool as_is = *name == '/' || access(name, F_OK) == 0;
+    char *near = as_is ? NULL : beside(image, name);
+    if (!as_is && !near)
+        return img_fail_nomem(err);
+    bool use_near = near && access(near, F_OK) == 0;
+    *path = use_near ? near : strdup(name);
+    if (!use_near)
         free(near);
-    }
     return *path ? 0 : img_fail_nomem(err);
 }
 
@@ -66,10 +64,14 @@ char *policy_absolute(const char *name)
     char *folder = slash ? strndup(name, (size_t)(slash - name + 1)) : strdup(".");
     char *real_folder = folder ? realpath(folder, NULL) : NULL;
     char *out = NULL;
-    if (!real_folder || asprintf(&out, "%s/%s", strcmp(real_folder, "/") ? real_folder : "",
-                                 slash ? slash + 1 : name) < 0)
-        out = strdup(name);
+    if (real_folder && asprintf(&out, "%s/%s", strcmp(real_folder, "/") ? real_folder : "",
+                                slash ? slash + 1 : name) < 0)
+        out = NULL;
+    char *current = real_folder || *name == '/' ? NULL : getcwd(NULL, 0);
+    if (current && asprintf(&out, "%s/%s", current, name) < 0) /* the folder is missing, too */
+        out = NULL;
     free(folder);
     free(real_folder);
-    return out;
+    free(current);
+    return out ? out : strdup(name);
 }

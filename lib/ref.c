@@ -6,6 +6,7 @@
  * only files of this host can be reached (no network, no other drivers), and unknown keys are errors.
  */
 #include "lib/ref.h"
+#include "lib/driver.h"
 #include "lib/flatopts.h"
 
 #include <errno.h>
@@ -41,12 +42,8 @@ static int set_string(char **field, const char *value, struct img_error *err)
 
 static int set_size(uint64_t *field, const char *key, const char *value, struct img_error *err)
 {
-    char *end;
-    errno = 0;
-    unsigned long long v = strtoull(value, &end, 10);
-    if (errno || end == value || *end || *value == '-' || v > INT64_MAX)
+    if (img_parse_size(value, field) < 0 || *field > INT64_MAX)
         return img_fail(err, EINVAL, "Parameter '%s' expects a size, not '%s'", key, value);
-    *field = v;
     return 0;
 }
 
@@ -90,9 +87,11 @@ static int set_option(struct image_ref *out, const struct flat_options *o, const
     }
     if (!value)
         return img_fail(err, EINVAL, "Option '%s' cannot be null", key);
-    if (!strcmp(key, "driver"))
-        return is_host_driver(value) ? set_string(&out->format, "raw", err)
-                                     : set_string(&out->format, value, err);
+    if (!strcmp(key, "driver")) {
+        const char *format = is_host_driver(value) ? "raw" : value;
+        return driver_by_name(format) ? set_string(&out->format, format, err)
+                                      : img_fail(err, EINVAL, "Unknown driver '%s'", value);
+    }
     if (!strcmp(key, "file.filename") || !strcmp(key, "filename"))
         return set_string(&out->path, value, err);
     if (!strcmp(key, "data-file.filename") || !strcmp(key, "data-file.file.filename"))

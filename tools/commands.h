@@ -4,6 +4,8 @@
 
 struct tool;
 
+int cmd_advise(struct tool *tool, int argc, char **argv);
+int cmd_advise_cache(struct tool *tool, int argc, char **argv);
 int cmd_info(struct tool *tool, int argc, char **argv);
 int cmd_map(struct tool *tool, int argc, char **argv);
 

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#define FILE_OPTIONS                                                                               \
+#define OPEN_OPTIONS                                                                               \
     "  -h, --help\n"                                                                               \
     "     print this help and exit\n"                                                              \
     "  -f, --format FMT\n"                                                                         \
@@ -15,11 +15,34 @@
     "  --image-opts\n"                                                                             \
     "     FILENAME is a list of options (driver=qcow2,file.filename=...), not a file name\n"       \
     "  -U, --force-share\n"                                                                        \
-    "     open the image although another program is writing it\n"                                 \
+    "     open the image although another program is writing it\n"
+
+#define FILE_OPTIONS                                                                               \
+    OPEN_OPTIONS                                                                                   \
     "  --output human|json\n"                                                                      \
     "     output format (default human)\n"
 
 const struct command commands[] = {
+    {"advise", "Say what should be different about an image, why, and how to change it",
+     "[-f FMT | --image-opts] [-U] [--output human|json] [--strict]\n"
+     "        [--use general|database|sequential|overlay] FILENAME\n\nArguments:\n" FILE_OPTIONS
+     "  --strict\n     exit with 4 if anything was advised\n"
+     "  --use general|database|sequential|overlay\n"
+     "     what the disk is used for (default general)\n",
+     cmd_advise},
+    {"advise-cache", "Say which caches QEMU should have for an image",
+     "[-f FMT | --image-opts] [-b] [-U] [--qemu-version V] [--budget SIZE]\n"
+     "        [--output human|json|qemu|blockdev|libvirt] FILENAME...\n\nArguments:\n"
+     OPEN_OPTIONS
+     "  --output human|json|qemu|blockdev|libvirt\n     output format (default human)\n"
+     "     json: an object for one FILENAME, a list of them for several; with --backing-chain\n"
+     "     each is {\"filename\", \"layers\": [...], \"total-cache-size\"}\n"
+     "     qemu, blockdev: a -drive or -blockdev argument, quoted for the shell\n"
+     "     libvirt: a <disk> element\n"
+     "  -b, --backing-chain\n     every layer of the backing chain, top first, and their total\n"
+     "  --qemu-version V\n     the rules of that QEMU, 2.2 or later (3.1, 4, 10.0.2; default newest)\n"
+     "  --budget SIZE\n     share so much memory out among all images, where it maps most\n",
+     cmd_advise_cache},
     {"info", "Display information about image",
      "[-f FMT | --image-opts] [-b] [-U] [--output human|json] FILENAME\n\nArguments:\n" FILE_OPTIONS
      "  -b, --backing-chain\n     describe every layer of the backing chain, top first\n",

@@ -100,8 +100,14 @@ void json_print_string(FILE *out, const char *s)
 {
     const unsigned char *p = (const unsigned char *)s;
     fputc('"', out);
-    while (*p)
-        print_escaped(out, next_character(&p));
+    while (*p) {
+        const unsigned char *plain = p;
+        while (*p >= 0x20 && *p < 0x7f && *p != '"' && *p != '\\')
+            p++;
+        fwrite(plain, 1, (size_t)(p - plain), out);
+        if (*p)
+            print_escaped(out, next_character(&p));
+    }
     fputc('"', out);
 }
 
@@ -115,7 +121,10 @@ static unsigned control_length(const unsigned char *p)
 
 char *printable(const char *s)
 {
-    char *out = malloc(strlen(s) * 4 + 1), *to = out;
+    size_t room = strlen(s) + 1;
+    for (const unsigned char *p = (const unsigned char *)s; *p; p++)
+        room += 3ul * control_length(p); /* "\x1b" for a byte, twice for two */
+    char *out = malloc(room), *to = out;
     if (!out)
         return NULL;
     for (const unsigned char *p = (const unsigned char *)s; *p; p++) {

@@ -1,9 +1,7 @@
 #include "output.h"
 #include "tool.h"
 
-#include <ctype.h>
 #include <errno.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,63 +111,9 @@ int tool_output_format(struct tool *tool, const char *value, bool *json)
     return tool_usage_error(tool, "--output expects 'human' or 'json' not '%s'", value);
 }
 
-/* 0, or how far a suffix moves the number to the left; -1 for none known. */
-static int suffix_shift(char c)
-{
-    static const char suffixes[] = "bkmgtpe";
-    const char *at = c ? strchr(suffixes, tolower((unsigned char)c)) : NULL;
-    return c == 0 ? 0 : at ? (int)(at - suffixes) * 10 : -1;
-}
-
-/* Digits after a point, as a fraction; no exponent, since E is a suffix. */
-static double parse_fraction(const char **p)
-{
-    double fraction = 0, unit = 0.1;
-    for (; isdigit((unsigned char)**p); ++*p, unit /= 10)
-        fraction += (**p - '0') * unit;
-    return fraction;
-}
-
-static int parse_hex(const char *digits, uint64_t *out)
-{
-    char *end;
-    *out = strtoull(digits, &end, 16);
-    if (*end || !isxdigit((unsigned char)*digits))
-        return -EINVAL;
-    return errno ? -ERANGE : 0;
-}
-
-static int parse_size(const char *value, uint64_t *out)
-{
-    errno = 0;
-    while (isspace((unsigned char)*value))
-        value++;
-    if (!strncasecmp(value, "0x", 2))
-        return parse_hex(value + 2, out);
-    bool negative = *value == '-';
-    const char *p = value + negative;
-    if (!isdigit((unsigned char)*p) && !(*p == '.' && isdigit((unsigned char)p[1])))
-        return -EINVAL;
-    char *end;
-    uint64_t whole = strtoull(p, &end, 10); /* none before ".5k": 0 */
-    double fraction = 0;
-    p = end;
-    if (*p == '.') {
-        p++;
-        fraction = parse_fraction(&p);
-    }
-    int shift = suffix_shift(*p);
-    if (shift < 0 || (*p && p[1]) || (fraction > 0 && shift == 0))
-        return -EINVAL;
-    if (errno || negative || (shift && whole >> (64 - shift)))
-        return -ERANGE;
-    *out = (whole << shift) + (uint64_t)round(fraction * (double)(1ull << shift));
-    return 0;
-}
-
 int tool_size(struct tool *tool, const char *name, const char *value, uint64_t *out)
 {
-    int ret = parse_size(value, out);
+    int ret = img_parse_size(value, out);
     if (ret == -EINVAL)
         return tool_error(tool, "Invalid %s specified: '%s'.", name, value);
     if (ret < 0 || *out > INT64_MAX)

@@ -60,16 +60,17 @@ static int set_up(struct cache *c, size_t page_size, size_t capacity, struct img
     int ret = 0;
     pthread_mutex_lock(&c->setup);
     if (!atomic_load(&c->ready)) {
-        size_t wanted = capacity / page_size / CACHE_WAYS;
-        c->page_size = page_size;
-        c->set_count = 1;
-        while (c->set_count * 2 <= wanted)
-            c->set_count *= 2;
-        c->sets = calloc(c->set_count, sizeof *c->sets);
-        if (c->sets)
+        size_t wanted = capacity / page_size / CACHE_WAYS, count = 1;
+        while (count * 2 <= wanted)
+            count *= 2;
+        c->sets = calloc(count, sizeof *c->sets);
+        if (c->sets) {
+            c->page_size = page_size;
+            c->set_count = count;
             atomic_store(&c->ready, true);
-        else
+        } else {
             ret = img_fail_nomem(err);
+        }
     }
     pthread_mutex_unlock(&c->setup);
     return ret;

@@ -73,9 +73,10 @@ static int decompress(struct qcow2 *q, const struct qcow2_mapping *m, uint8_t *o
     uint8_t *stored = malloc(m->host_length);
     if (!stored)
         return img_fail_nomem(err);
-    int ret = file_read_padded(q->file, stored, m->host_length, host(m->host), err);
+    size_t length; /* the file may end within the last sector; what is not there is not made up */
+    int ret = file_read_upto(q->file, stored, m->host_length, host(m->host), &length, err);
     bool zstd = q->header.compression == COMPRESSION_ZSTD;
-    if (!ret && !(zstd ? zstd_cluster : inflate_cluster)(stored, m->host_length, out,
+    if (!ret && !(zstd ? zstd_cluster : inflate_cluster)(stored, length, out,
                                                          q->geometry.cluster_size))
         ret = img_fail(err, EIO, "Could not decompress the %s cluster at %#" PRIx64 " (%" PRIu32
                                  " bytes stored)",

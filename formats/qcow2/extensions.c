@@ -27,17 +27,16 @@ static int read_one(const struct qcow2 *q, uint64_t offset, struct extension *e,
     struct ondisk_extension d;
     uint64_t end = extensions_end(q);
     if (end - offset < sizeof d)
-        return img_fail(err, EINVAL, "Header extension too large (it begins at %#" PRIx64
-                                     ", the area ends at %#" PRIx64 ")",
-                        offset, end);
+        return img_fail_detail(err, EINVAL, "Header extension too large", "it begins at %#" PRIx64
+                               ", the area ends at %#" PRIx64, offset, end);
     int ret = file_read_padded(q->file, &d, sizeof d, host(offset), err);
     if (ret < 0)
         return ret;
     *e = (struct extension){load_be32(d.type), load_be32(d.length), offset + sizeof d};
     if (e->type != EXT_END && e->length > end - e->offset)
-        return img_fail(err, EINVAL, "Header extension too large (type %#" PRIx32 ", length %" PRIu32
-                                     ", the area ends at %#" PRIx64 ")",
-                        e->type, e->length, end);
+        return img_fail_detail(err, EINVAL, "Header extension too large", "type %#" PRIx32
+                               ", length %" PRIu32 ", the area ends at %#" PRIx64, e->type, e->length,
+                               end);
     return 0;
 }
 
@@ -64,9 +63,8 @@ static int read_bitmaps(struct qcow2 *q, const struct extension *e, struct img_e
 {
     struct ondisk_bitmaps d;
     if (e->length != sizeof d)
-        return img_fail(err, EINVAL, "bitmaps_ext: Invalid extension length (%" PRIu32
-                                     ", it must be %zu)",
-                        e->length, sizeof d);
+        return img_fail_detail(err, EINVAL, "bitmaps_ext: Invalid extension length", "%" PRIu32
+                               ", it must be %zu", e->length, sizeof d);
     if (!(q->header.autoclear & AUTOCLEAR_BITMAPS)) {
         q->layer->bitmaps_stale =
             q->header.version < 3
@@ -85,22 +83,23 @@ static int read_bitmaps(struct qcow2 *q, const struct extension *e, struct img_e
     uint32_t count = load_be32(d.nb_bitmaps);
     uint64_t size = load_be64(d.directory_size), offset = load_be64(d.directory_offset);
     if (load_be32(d.reserved))
-        return img_fail(err, EINVAL, "bitmaps_ext: Reserved field is not zero (%#" PRIx32 ")",
-                        load_be32(d.reserved));
+        return img_fail_detail(err, EINVAL, "bitmaps_ext: Reserved field is not zero", "%#" PRIx32,
+                               load_be32(d.reserved));
     if (count > MAX_BITMAPS)
         return img_fail(err, EINVAL, "bitmaps_ext: Image has %" PRIu32 " bitmaps, exceeding the QEMU "
                                      "supported maximum of %d",
                         count, MAX_BITMAPS);
     if (!count)
-        return img_fail(err, EINVAL, "found bitmaps extension with zero bitmaps (nb_bitmaps 0)");
+        return img_fail_detail(err, EINVAL, "found bitmaps extension with zero bitmaps",
+                               "nb_bitmaps 0");
     if (!is_aligned(offset, q->geometry.cluster_size))
-        return img_fail(err, EINVAL, "bitmaps_ext: invalid bitmap directory offset (%#" PRIx64 ")",
-                        offset);
+        return img_fail_detail(err, EINVAL, "bitmaps_ext: invalid bitmap directory offset",
+                               "%#" PRIx64, offset);
     if (size > MAX_BITMAP_DIRECTORY_BYTES)
         return img_fail(err, EINVAL, "bitmaps_ext: bitmap directory size (%" PRIu64 ") exceeds the "
                                      "maximum supported size (%d)",
                         size, MAX_BITMAP_DIRECTORY_BYTES);
-    if (offset > INT64_MAX - size || offset + size > q->file_size)
+    if (!q->tolerant && (offset > INT64_MAX - size || offset + size > q->file_size))
         return img_fail(err, EINVAL, "bitmaps_ext: bitmap directory lies outside the file (offset %#"
                                      PRIx64 ", %" PRIu64 " bytes, the file ends at %#" PRIx64 ")",
                         offset, size, q->file_size);
@@ -115,9 +114,9 @@ static int read_crypto(struct qcow2 *q, const struct extension *e, struct img_er
 {
     struct ondisk_crypto d;
     if (q->header.crypt_method != CRYPT_LUKS)
-        return img_fail(err, EINVAL, "CRYPTO header extension only expected with LUKS encryption "
-                                     "method (crypt_method %" PRIu32 ")",
-                        q->header.crypt_method);
+        return img_fail_detail(err, EINVAL,
+                               "CRYPTO header extension only expected with LUKS encryption method",
+                               "crypt_method %" PRIu32, q->header.crypt_method);
     if (e->length != sizeof d)
         return img_fail(err, EINVAL, "CRYPTO header extension size %" PRIu32 ", but expected size %zu",
                         e->length, sizeof d);
@@ -132,12 +131,14 @@ static int read_crypto(struct qcow2 *q, const struct extension *e, struct img_er
         return img_fail(err, EINVAL, "Encryption header offset '%" PRIu64 "' is not a multiple of "
                                      "cluster size '%" PRIu32 "'",
                         offset, q->geometry.cluster_size);
-    if (offset > INT64_MAX || length > INT64_MAX - offset || offset + length > q->file_size)
+    if (!q->tolerant &&
+        (offset > INT64_MAX || length > INT64_MAX - offset || offset + length > q->file_size))
         return img_fail(err, EINVAL, "Encryption header lies outside the file (offset %" PRIu64
                                      ", length %" PRIu64 ")",
                         offset, length);
     q->ext.has_crypto = true;
     q->ext.crypto_offset = offset;
+    q->ext.crypto_length = length;
     return 0;
 }
 

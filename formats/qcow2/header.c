@@ -48,7 +48,8 @@ static int check_magic(const struct qcow2 *q, const struct ondisk_header *d, str
 {
     const struct qcow2_header *h = &q->header;
     if (q->file_size < sizeof d->magic || load_be32(d->magic) != QCOW2_MAGIC)
-        return img_fail(err, EINVAL, "Image is not in qcow2 format");
+        return img_fail_detail(err, EINVAL, "Image is not in qcow2 format", "magic %#" PRIx32,
+                               load_be32(d->magic));
     if (q->file_size < HEADER_V2_LENGTH)
         return img_fail(err, EINVAL,
                         "qcow2 header is cut short: the file has %" PRIu64 " bytes, at least %d "
@@ -69,24 +70,20 @@ static int check_magic(const struct qcow2 *q, const struct ondisk_header *d, str
 static int check_lengths(const struct qcow2_header *h, uint32_t cluster_size, struct img_error *err)
 {
     if (h->version > 2 && h->length < HEADER_V3_LENGTH)
-        return img_fail(err, EINVAL, "qcow2 header too short (header_length %" PRIu32
-                                     ", at least %d)",
-                        h->length, HEADER_V3_LENGTH);
+        return img_fail_detail(err, EINVAL, "qcow2 header too short", "header_length %" PRIu32
+                               ", at least %d", h->length, HEADER_V3_LENGTH);
     if (h->length > cluster_size)
-        return img_fail(err, EINVAL, "qcow2 header exceeds cluster size (header_length %" PRIu32
-                                     ", cluster size %" PRIu32 ")",
-                        h->length, cluster_size);
+        return img_fail_detail(err, EINVAL, "qcow2 header exceeds cluster size", "header_length %" PRIu32
+                               ", cluster size %" PRIu32, h->length, cluster_size);
     if (!is_aligned(h->length, 8))
         return img_fail(err, EINVAL, "qcow2 header_length %" PRIu32 " is not a multiple of 8",
                         h->length);
     if (h->backing_offset > cluster_size)
-        return img_fail(err, EINVAL, "Invalid backing file offset (%#" PRIx64
-                                     " is outside the first cluster)",
-                        h->backing_offset);
+        return img_fail_detail(err, EINVAL, "Invalid backing file offset", "%#" PRIx64
+                               " is outside the first cluster", h->backing_offset);
     if (h->backing_offset && h->backing_offset < h->length)
-        return img_fail(err, EINVAL, "Invalid backing file offset (%#" PRIx64
-                                     " is inside the header)",
-                        h->backing_offset);
+        return img_fail_detail(err, EINVAL, "Invalid backing file offset", "%#" PRIx64
+                               " is inside the header", h->backing_offset);
     return 0;
 }
 
@@ -96,15 +93,13 @@ static int check_compression(const struct qcow2_header *h, struct img_error *err
         return img_fail(err, ENOTSUP, "qcow2: unknown compression type: %u", h->compression);
     bool flagged = h->incompatible & INCOMPAT_COMPRESSION;
     if (h->compression != COMPRESSION_ZLIB && !flagged)
-        return img_fail(err, EINVAL,
-                        "qcow2: Compression type incompatible feature bit must be set "
-                        "(compression type %u)",
-                        h->compression);
+        return img_fail_detail(err, EINVAL,
+                               "qcow2: Compression type incompatible feature bit must be set",
+                               "compression type %u", h->compression);
     if (h->compression == COMPRESSION_ZLIB && flagged)
-        return img_fail(err, EINVAL,
-                        "qcow2: Compression type incompatible feature bit must not be set "
-                        "(compression type %u)",
-                        h->compression);
+        return img_fail_detail(err, EINVAL,
+                               "qcow2: Compression type incompatible feature bit must not be set",
+                               "compression type %u", h->compression);
     return 0;
 }
 
@@ -114,13 +109,12 @@ static int check_features(struct qcow2 *q, struct img_error *err)
     if (h->incompatible & ~(uint64_t)INCOMPAT_KNOWN)
         return qcow2_refuse_features(q, h->incompatible & ~(uint64_t)INCOMPAT_KNOWN, err);
     if (h->incompatible & INCOMPAT_EXTENDED_L2 && q->geometry.cluster_size / SUBCLUSTERS < 512)
-        return img_fail(err, EINVAL, "Unsupported subcluster size: %" PRIu32 " (cluster size %" PRIu32
-                                     ")",
-                        q->geometry.cluster_size / SUBCLUSTERS, q->geometry.cluster_size);
+        return img_fail(err, EINVAL, "Unsupported subcluster size: %" PRIu32,
+                        q->geometry.cluster_size / SUBCLUSTERS);
     if (h->refcount_order > MAX_REFCOUNT_ORDER)
-        return img_fail(err, EINVAL, "Reference count entry width too large; may not exceed 64 bits "
-                                     "(refcount_order %" PRIu32 ")",
-                        h->refcount_order);
+        return img_fail_detail(err, EINVAL,
+                               "Reference count entry width too large; may not exceed 64 bits",
+                               "refcount_order %" PRIu32, h->refcount_order);
     if (h->crypt_method > CRYPT_LUKS)
         return img_fail(err, ENOTSUP, "Unsupported encryption method %" PRIu32 " (crypt_method)",
                         h->crypt_method);
@@ -145,13 +139,19 @@ int qcow2_validate_table(const struct qcow2 *q, uint64_t offset, uint64_t count,
                          uint64_t max_bytes, const char *name, const char *count_name,
                          struct img_error *err)
 {
-    if (count > max_bytes / entry_size)
-        return img_fail(err, EFBIG, "%s too large (%s %" PRIu64 ", at most %" PRIu64 ")", name,
-                        count_name, count, max_bytes / entry_size);
+    if (count > max_bytes / entry_size) {
+        img_error_set(err, EFBIG, "%s too large", name);
+        img_context(err, "%s %" PRIu64 ", at most %" PRIu64, count_name, count,
+                    max_bytes / entry_size);
+        return -EFBIG;
+    }
     uint64_t bytes = count * entry_size;
-    if (offset > INT64_MAX - bytes || !is_aligned(offset, q->geometry.cluster_size))
-        return img_fail(err, EINVAL, "%s offset invalid (%#" PRIx64 ")", name, offset);
-    if (bytes && offset + bytes > q->file_size)
+    if (offset > INT64_MAX - bytes || !is_aligned(offset, q->geometry.cluster_size)) {
+        img_error_set(err, EINVAL, "%s offset invalid", name);
+        img_context(err, "offset %#" PRIx64, offset);
+        return -EINVAL;
+    }
+    if (bytes && offset + bytes > q->file_size && !q->tolerant)
         return img_fail(err, EINVAL,
                         "%s lies outside the file (offset %#" PRIx64 ", %" PRIu64
                         " bytes, the file ends at %#" PRIx64 ")",
@@ -162,9 +162,9 @@ int qcow2_validate_table(const struct qcow2 *q, uint64_t offset, uint64_t count,
 static int check_refcount_table(const struct qcow2 *q, struct img_error *err)
 {
     const struct qcow2_header *h = &q->header;
-    if (!h->reftable_clusters)
-        return img_fail(err, EINVAL, "Image does not contain a reference count table "
-                                     "(refcount_table_clusters 0)");
+    if (!h->reftable_clusters && !q->tolerant)
+        return img_fail_detail(err, EINVAL, "Image does not contain a reference count table",
+                               "refcount_table_clusters 0");
     return qcow2_validate_table(q, h->reftable_offset, h->reftable_clusters,
                                 q->geometry.cluster_size, MAX_REFTABLE_BYTES,
                                 "Reference count table", "refcount_table_clusters", err);
@@ -180,11 +180,10 @@ static int check_l1(const struct qcow2 *q, struct img_error *err)
     unsigned shift = q->geometry.cluster_bits + q->geometry.l2_bits;
     uint64_t needed = (h->size >> shift) + ((h->size & ((1ull << shift) - 1)) != 0);
     if (needed > INT_MAX)
-        return img_fail(err, EFBIG, "Image is too big (size %" PRIu64 ")", h->size);
+        return img_fail_detail(err, EFBIG, "Image is too big", "size %" PRIu64, h->size);
     if (h->l1_size < needed)
-        return img_fail(err, EINVAL, "L1 table is too small (l1_size %" PRIu32 ", size %" PRIu64
-                                     " needs %" PRIu64 ")",
-                        h->l1_size, h->size, needed);
+        return img_fail_detail(err, EINVAL, "L1 table is too small", "l1_size %" PRIu32
+                               ", size %" PRIu64 " needs %" PRIu64, h->l1_size, h->size, needed);
     return 0;
 }
 
@@ -216,7 +215,7 @@ int qcow2_read_header(struct qcow2 *q, struct img_error *err)
     if (!ret)
         ret = check_refcount_table(q, err);
     if (!ret)
-        ret = check_snapshot_table(q, err);
+        ret = q->tolerant ? 0 : check_snapshot_table(q, err);
     if (!ret)
         ret = check_l1(q, err);
     return ret;
@@ -251,7 +250,7 @@ int qcow2_check_overlaps(struct qcow2 *q, struct img_error *err)
     memcpy(q->placed, tables, sizeof tables);
     for (size_t i = 1; i < PLACED_TABLES; i++) {
         const char *other = overlapped(tables, i, tables[i].offset, tables[i].length);
-        if (other)
+        if (other && !q->tolerant)
             return img_fail(err, EINVAL, "The %s at %#" PRIx64 " overlaps the %s", tables[i].name,
                             tables[i].offset, other);
     }

@@ -22,9 +22,8 @@ static int read_backing_name(struct qcow2 *q, struct img_error *err)
         return 0;
     uint64_t room = min_u64(MAX_BACKING_NAME, q->geometry.cluster_size - h->backing_offset);
     if (h->backing_size > room)
-        return img_fail(err, EINVAL, "Backing file name too long (%" PRIu32 " bytes, at most %" PRIu64
-                                     ")",
-                        h->backing_size, room);
+        return img_fail_detail(err, EINVAL, "Backing file name too long", "%" PRIu32
+                               " bytes, at most %" PRIu64, h->backing_size, room);
     char **name = &q->layer->backing_name;
     int ret = qcow2_read_name(q, h->backing_offset, h->backing_size, "Backing file name", name, err);
     if (!ret && !**name) { /* an empty name is none */
@@ -44,7 +43,8 @@ static int check_data_file(struct qcow2 *q, unsigned flags, struct img_error *er
     if (external && nameless && !q->layer->data_file_given && !(flags & IMG_OPEN_NO_DATA))
         return img_fail(err, EINVAL, "'data-file' is required for this image");
     if (!external && raw)
-        return img_fail(err, EINVAL, "data-file-raw requires a data file (autoclear bit 1)");
+        return img_fail_detail(err, EINVAL, "data-file-raw requires a data file",
+                               "autoclear bit 1");
     if (raw && q->layer->backing_name)
         return img_fail(err, EINVAL, "data-file-raw forbids a backing file ('%s')",
                         q->layer->backing_name);
@@ -63,7 +63,7 @@ static int check_encryption(struct qcow2 *q, unsigned flags, struct img_error *e
     q->layer->encrypted = true;
     if (method == CRYPT_LUKS && !q->ext.has_crypto)
         return img_fail(err, EINVAL, "Missing CRYPTO header for crypt method %" PRIu32, method);
-    int ret = method == CRYPT_LUKS ? qcow2_read_luks_header(q, err) : 0;
+    int ret = method == CRYPT_LUKS && !q->tolerant ? qcow2_read_luks_header(q, err) : 0;
     if (!ret && !(flags & IMG_OPEN_NO_DATA))
         ret = img_fail(err, ENOTSUP, "Parameter 'encrypt.key-secret' is required for cipher");
     return ret;
@@ -92,6 +92,8 @@ static int read_metadata(struct qcow2 *q, unsigned flags, struct img_error *err)
         ret = check_data_file(q, flags, err);
     if (!ret)
         ret = check_encryption(q, flags, err);
+    if (!ret && q->tolerant)
+        return 0;
     if (!ret)
         ret = qcow2_read_snapshots(q, err);
     if (!ret)
@@ -125,6 +127,7 @@ static int qcow2_open(struct layer *l, unsigned flags, struct img_error *err)
         return img_fail_nomem(err);
     q->layer = l;
     q->file = l->file;
+    q->tolerant = flags & IMG_OPEN_CHECK;
     l->state = q;
     cache_init(&q->tables);
     cache_init(&q->clusters);

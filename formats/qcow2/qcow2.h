@@ -35,7 +35,7 @@ struct qcow2_extensions {
     uint32_t bitmap_count;
     uint64_t bitmap_directory_offset, bitmap_directory_size;
     bool has_crypto;
-    uint64_t crypto_offset;
+    uint64_t crypto_offset, crypto_length;
 };
 
 struct qcow2_snapshot {
@@ -57,6 +57,7 @@ struct qcow2 {
     struct layer *layer;
     struct file *file;
     uint64_t file_size; /* when it was opened */
+    bool tolerant;      /* opened to be checked: damage is for check.c to report */
     struct qcow2_header header;
     struct qcow2_extensions ext;
     struct qcow2_geometry geometry;

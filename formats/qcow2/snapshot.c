@@ -17,6 +17,7 @@ static int read_extra(const struct qcow2 *q, struct reader *r, struct qcow2_snap
     uint8_t raw[MAX_SNAPSHOT_EXTRA];
     if (extra_size > MAX_SNAPSHOT_EXTRA) {
         int ret = img_fail(err, EFBIG, "Too much extra metadata in snapshot table entry %zu", index);
+        img_context(err, "extra_data_size %" PRIu32 ", at most %d", extra_size, MAX_SNAPSHOT_EXTRA);
         img_hint(err, "You can force-remove this extra metadata by updating the image via "
                       "'qemu-img check -r all'");
         return ret;
@@ -90,16 +91,47 @@ static int grow(struct qcow2 *q, size_t *capacity, struct img_error *err)
     return 0;
 }
 
+/* Adds up the table by the fixed parts of its entries alone, before anything of it is kept. */
+static int check_total(const struct qcow2 *q, struct img_error *err)
+{
+    uint64_t start = q->header.snapshots_offset;
+    struct reader r;
+    reader_init(&r, q->file, host(start), q->file_size - start);
+    for (uint32_t i = 0; i < q->header.snapshot_count; i++) {
+        struct ondisk_snapshot d;
+        if (reader_skip(&r, align_up(r.at - start, 8) - (r.at - start), NULL) < 0 ||
+            reader_get(&r, &d, sizeof d, NULL) < 0 ||
+            reader_skip(&r, (uint64_t)load_be32(d.extra_data_size) + load_be16(d.id_size) +
+                                load_be16(d.name_size), NULL) < 0)
+            return 0; /* found again, and worded, when it is read */
+        if (load_be32(d.extra_data_size) > MAX_SNAPSHOT_EXTRA)
+            return 0;
+        if (r.at - start <= MAX_SNAPSHOT_TABLE_BYTES)
+            continue;
+        int ret = img_fail_detail(err, EFBIG, "Snapshot table is too big",
+                                  "more than %d bytes with entry %" PRIu32, MAX_SNAPSHOT_TABLE_BYTES,
+                                  i);
+        img_hint(err, "You can force-remove all %" PRIu32 " overhanging snapshots with qemu-img "
+                      "check -r all",
+                 q->header.snapshot_count - i);
+        return ret;
+    }
+    return 0;
+}
+
 int qcow2_read_snapshots(struct qcow2 *q, struct img_error *err)
 {
     uint64_t start = q->header.snapshots_offset;
     if (!q->header.snapshot_count)
         return 0;
+    int ret = check_total(q, err);
+    if (ret < 0)
+        return ret;
     struct reader r;
     size_t capacity = 0;
     reader_init(&r, q->file, host(start), q->file_size - start);
     for (uint32_t i = 0; i < q->header.snapshot_count; i++) {
-        int ret = grow(q, &capacity, err);
+        ret = grow(q, &capacity, err);
         if (ret < 0)
             return ret;
         struct qcow2_snapshot *s = &q->snapshots[q->snapshot_count++];
@@ -111,13 +143,6 @@ int qcow2_read_snapshots(struct qcow2 *q, struct img_error *err)
             return ret;
         if (ret < 0)
             return img_prefix(err, ret, "Failed to read snapshot table (entry %" PRIu32 "): ", i);
-        if (r.at - start > MAX_SNAPSHOT_TABLE_BYTES) {
-            ret = img_fail(err, EFBIG, "Snapshot table is too big");
-            img_hint(err, "You can force-remove all %" PRIu32 " overhanging snapshots with qemu-img "
-                          "check -r all",
-                     q->header.snapshot_count - i);
-            return ret;
-        }
         ret = check_one(q, s, i, err);
         if (ret < 0)
             return ret;

@@ -66,6 +66,7 @@ static int raw_map(struct layer *l, guest_off off, uint64_t max, enum map_detail
 
 const struct driver raw_driver = {
     .name = "raw",
+    .plain = true,
     .probe = raw_probe,
     .open = raw_open,
     .close = raw_close,

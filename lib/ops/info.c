@@ -54,7 +54,7 @@ static int fill(struct img_info *info, struct layer *l, struct img_error *err)
     return l->driver->describe ? l->driver->describe(l, info, err) : 0;
 }
 
-static int describe_layer(struct img_info **out, struct layer *l, struct img_error *err)
+int layer_describe(struct img_info **out, struct layer *l, struct img_error *err)
 {
     struct img_info *info = calloc(1, sizeof *info);
     if (!info)
@@ -71,7 +71,7 @@ int img_describe(struct img *img, unsigned depth, struct img_info **info, struct
 {
     if (depth >= img->depth)
         return img_fail(err, EINVAL, "No layer %u in a chain of %u", depth, img->depth);
-    return describe_layer(info, img->layers[depth], err);
+    return layer_describe(info, img->layers[depth], err);
 }
 
 void img_info_free(struct img_info *info)
@@ -103,70 +103,22 @@ void img_chain_info_free(struct img_chain_info *chain)
     *chain = (struct img_chain_info){0};
 }
 
-static int add_layer(struct img_chain_info *chain, struct layer *l, struct img_error *err)
+static int add_layer(void *opaque, struct layer *l, struct img_error *err)
 {
+    struct img_chain_info *chain = opaque;
     struct img_info **layers = realloc(chain->layers, (chain->count + 1) * sizeof *layers);
     if (!layers)
         return img_fail_nomem(err);
     chain->layers = layers;
-    int ret = describe_layer(&layers[chain->count], l, err);
+    int ret = layer_describe(&layers[chain->count], l, err);
     if (!ret)
         chain->count++;
     return ret;
 }
 
-/* Opens what lies below *L and puts it in its place. */
-static int descend(struct layer **l, struct chain_trail *trail,
+int img_chain_info(struct img_chain_info *chain, const char *filename,
                    const struct img_open_options *options, struct img_error *err)
 {
-    struct layer *above = *l, *below = NULL;
-    struct image_ref ref = {0};
-    char *full = NULL;
-    bool probed;
-    int ret = chain_backing_ref(&ref, &full, above, err);
-    if (ret < 0)
-        return img_prefix(err, ret, "Could not open '%s': ", above->backing_name);
-    ret = layer_open(&below, &ref, options, true, &probed, err);
-    if (ret < 0)
-        img_prefix(err, ret, "Could not open '%s': ", full);
-    else
-        ret = chain_trail_add(trail, below, full, err);
-    if (ret < 0) {
-        chain_explain(err, above, full);
-        layer_close(below);
-    } else {
-        if (probed)
-            chain_warn_probed(options, above, full, below->driver->name);
-        layer_close(above);
-        *l = below;
-    }
-    ref_clear(&ref);
-    free(full);
-    return ret;
-}
-
-int img_chain_info(struct img_chain_info *chain, const char *filename,
-                   const struct img_open_options *given, struct img_error *err)
-{
-    struct img_open_options options = given ? *given : (struct img_open_options){0};
-    struct chain_trail trail = {0};
-    struct image_ref ref;
-    struct layer *l = NULL;
-    options.flags |= IMG_OPEN_NO_DATA;
     *chain = (struct img_chain_info){0};
-    int ret = layer_open_top(&l, &ref, filename, &options, err);
-    if (ret < 0)
-        return img_prefix(err, ret, "Could not open '%s': ", filename);
-    ref_clear(&ref);
-    ret = chain_trail_add(&trail, l, filename, err);
-    if (!ret)
-        ret = add_layer(chain, l, err);
-    while (!ret && l->backing_name) {
-        ret = descend(&l, &trail, &options, err);
-        if (!ret)
-            ret = add_layer(chain, l, err);
-    }
-    free(trail.seen);
-    layer_close(l);
-    return ret;
+    return each_layer(filename, options, true, add_layer, chain, err);
 }

@@ -1,0 +1,31 @@
+/* Runs a command with its output thrown away and prints the most memory it held resident, in bytes. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+    struct rusage usage;
+    int status;
+    if (argc < 2) {
+        fprintf(stderr, "usage: %s COMMAND...\n", argv[0]);
+        return 2;
+    }
+    pid_t child = fork();
+    if (child == 0) {
+        int null = open("/dev/null", O_WRONLY);
+        if (null >= 0)
+            dup2(null, STDOUT_FILENO);
+        execvp(argv[1], argv + 1);
+        perror(argv[1]);
+        _exit(127);
+    }
+    if (child < 0 || wait4(child, &status, 0, &usage) < 0 || status) {
+        fprintf(stderr, "%s: failed\n", argv[1]);
+        return 1;
+    }
+    printf("%ld\n", usage.ru_maxrss * 1024);
+    return 0;
+}
