@@ -29,7 +29,7 @@ static int read_one(const struct qcow2 *q, uint64_t offset, struct extension *e,
     if (end - offset < sizeof d)
         return img_fail_detail(err, EINVAL, "Header extension too large", "it begins at %#" PRIx64
                                ", the area ends at %#" PRIx64, offset, end);
-    int ret = file_read_padded(q->file, &d, sizeof d, host(offset), err);
+    int ret = qcow2_read_head(q, &d, sizeof d, offset, err);
     if (ret < 0)
         return ret;
     *e = (struct extension){load_be32(d.type), load_be32(d.length), offset + sizeof d};
@@ -48,7 +48,7 @@ int qcow2_read_name(const struct qcow2 *q, uint64_t offset, uint32_t length, con
     *out = calloc(1, (size_t)length + 1);
     if (!*out)
         return img_fail_nomem(err);
-    int ret = file_read_padded(q->file, *out, length, host(offset), err);
+    int ret = qcow2_read_head(q, *out, length, offset, err);
     if (ret < 0)
         return img_prefix(err, ret, "Could not read %s: ", what);
     size_t end = strlen(*out);
@@ -74,7 +74,7 @@ static int read_bitmaps(struct qcow2 *q, const struct extension *e, struct img_e
                   "considered inconsistent";
         return 0;
     }
-    int ret = file_read_padded(q->file, &d, sizeof d, host(e->offset), err);
+    int ret = qcow2_read_head(q, &d, sizeof d, e->offset, err);
     if (ret < 0)
         return ret;
     if (q->ext.has_bitmaps)
@@ -120,7 +120,7 @@ static int read_crypto(struct qcow2 *q, const struct extension *e, struct img_er
     if (e->length != sizeof d)
         return img_fail(err, EINVAL, "CRYPTO header extension size %" PRIu32 ", but expected size %zu",
                         e->length, sizeof d);
-    int ret = file_read_padded(q->file, &d, sizeof d, host(e->offset), err);
+    int ret = qcow2_read_head(q, &d, sizeof d, e->offset, err);
     if (ret < 0)
         return ret;
     if (q->ext.has_crypto)
@@ -190,7 +190,7 @@ static int name_features(const struct qcow2 *q, const struct extension *e, uint6
 {
     struct ondisk_feature_name name;
     for (uint32_t at = 0; e->length - at >= sizeof name; at += sizeof name) {
-        int ret = file_read_padded(q->file, &name, sizeof name, host(e->offset + at), err);
+        int ret = qcow2_read_head(q, &name, sizeof name, e->offset + at, err);
         if (ret < 0)
             return ret;
         if (!name.name[0])

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void decode(struct qcow2_header *h, const struct ondisk_header *d)
@@ -196,12 +197,35 @@ static int check_snapshot_table(const struct qcow2 *q, struct img_error *err)
                                 "Snapshot table", "nb_snapshots", err);
 }
 
+/* Headers, extensions and names are mostly within this much. */
+enum { HEAD_LENGTH = 4096 };
+
+static int load_head(struct qcow2 *q, struct img_error *err)
+{
+    q->head = malloc(HEAD_LENGTH);
+    if (!q->head)
+        return img_fail_nomem(err);
+    int ret = file_read_padded(q->file, q->head, HEAD_LENGTH, host(0), err);
+    return ret < 0 ? img_prefix(err, ret, "Could not read qcow2 header: ") : 0;
+}
+
+int qcow2_read_head(const struct qcow2 *q, void *buf, size_t len, uint64_t offset,
+                    struct img_error *err)
+{
+    if (offset > HEAD_LENGTH || len > HEAD_LENGTH - offset)
+        return file_read_padded(q->file, buf, len, host(offset), err);
+    memcpy(buf, q->head + offset, len);
+    return 0;
+}
+
 int qcow2_read_header(struct qcow2 *q, struct img_error *err)
 {
-    struct ondisk_header d;
-    int ret = file_read_padded(q->file, &d, sizeof d, host(0), err);
+    struct ondisk_header d = {0};
+    int ret = load_head(q, err);
+    if (!ret)
+        ret = qcow2_read_head(q, &d, sizeof d, 0, err);
     if (ret < 0)
-        return img_prefix(err, ret, "Could not read qcow2 header: ");
+        return ret;
     decode(&q->header, &d);
     ret = check_magic(q, &d, err);
     if (ret < 0)

@@ -115,6 +115,7 @@ static void qcow2_close(struct layer *l)
     free(q->snapshots);
     free(q->bitmaps);
     free(q->l1);
+    free(q->head);
     cache_destroy(&q->tables);
     cache_destroy(&q->clusters);
     free(q);
@@ -134,6 +135,8 @@ static int qcow2_open(struct layer *l, unsigned flags, struct img_error *err)
     atomic_init(&q->data_has_holes, -1);
     atomic_init(&q->known_size, 0);
     int ret = read_metadata(q, flags, err);
+    free(q->head);
+    q->head = NULL;
     if (ret < 0)
         qcow2_close(l);
     return ret;

@@ -58,6 +58,7 @@ struct qcow2 {
     struct file *file;
     uint64_t file_size; /* when it was opened */
     bool tolerant;      /* opened to be checked: damage is for check.c to report */
+    uint8_t *head;      /* the file's first HEAD_LENGTH bytes, while it is being opened */
     struct qcow2_header header;
     struct qcow2_extensions ext;
     struct qcow2_geometry geometry;
@@ -80,6 +81,9 @@ struct qcow2 {
 };
 
 /* header.c */
+/* LEN bytes out of the first cluster; past the end of the file they are zeroes. */
+int qcow2_read_head(const struct qcow2 *q, void *buf, size_t len, uint64_t offset,
+                    struct img_error *err);
 int qcow2_read_header(struct qcow2 *q, struct img_error *err);
 /* A table of COUNT entries of ENTRY_SIZE bytes: its size, alignment and place in the file. */
 int qcow2_validate_table(const struct qcow2 *q, uint64_t offset, uint64_t count, uint64_t entry_size,

@@ -11,23 +11,19 @@ static const struct check {
     const char *id;
     void (*judge)(struct advise_finding *f, const struct advise_facts *x);
 } checks[] = {
-    {"cluster-size", advise_cluster_size},
-    {"preallocation", advise_preallocated},
-    {"lazy-refcounts", advise_lazy_refcounts},
-    {"compat", advise_compat},
-    {"backing-format", advise_backing_format},
-    {"backing-path", advise_backing_path},
-    {"chain-depth", advise_chain_depth},
-    {"refcount-width", advise_refcount_width},
-    {"fragmentation", advise_fragmentation},
-    {"sparse", advise_sparse},
-    {"end-of-file", advise_end_of_file},
-    {"nocow", advise_nocow},
-    {"nfs-options", advise_nfs_options},
-    {"io-scheduler", advise_io_scheduler},
+    {"cluster-size", advise_cluster_size},     {"preallocation", advise_preallocated},
+    {"lazy-refcounts", advise_lazy_refcounts}, {"compat", advise_compat},
+    {"backing-format", advise_backing_format}, {"backing-path", advise_backing_path},
+    {"chain-depth", advise_chain_depth},       {"refcount-width", advise_refcount_width},
+    {"fragmentation", advise_fragmentation},   {"sparse", advise_sparse},
+    {"end-of-file", advise_end_of_file},       {"nocow", advise_nocow},
+    {"nfs-options", advise_nfs_options},       {"io-scheduler", advise_io_scheduler},
 };
 
 enum { CHECKS = sizeof checks / sizeof *checks };
+
+/* Each table is looked at once. */
+enum { TABLES_KEPT = 1 << 20 };
 
 /* ---- facts ---- */
 
@@ -96,8 +92,8 @@ static void read_data_end(struct advise_facts *x, const struct file *f)
         return;
     x->file_regular = S_ISREG(st.st_mode);
     x->file_length = (uint64_t)st.st_size;
-    x->data_end_known = x->file_regular && advise_data_end(f->fd, x->tables.end, x->file_length,
-                                                           &x->data_end);
+    x->data_end_known = x->file_regular &&
+                        advise_data_end(f->fd, x->tables.end, x->file_length, &x->data_end);
     /* "data up to the end" from a file system that calls everything data says nothing */
     if (!x->host.layout.holes_known && x->data_end > x->tables.end)
         x->data_end_known = false;
@@ -105,8 +101,9 @@ static void read_data_end(struct advise_facts *x, const struct file *f)
 
 static int gather(struct advise_facts *x, struct img *img, struct img_error *err)
 {
-    const struct layer *top = img->layers[0];
+    struct layer *top = img->layers[0];
     const struct file *data = top->data_file ? top->data_file : top->file;
+    top->cache_bytes = TABLES_KEPT;
     x->path = top->file->name;
     x->raw_window = !top->cluster_size && (top->raw_offset || top->raw_size != UINT64_MAX);
     x->host.path = strdup(data->name);
@@ -141,6 +138,15 @@ const char *img_advice_state_name(enum img_advice_state state)
     return names[state];
 }
 
+static int judge_one(struct img_advice *out, const struct check *check,
+                     const struct advise_facts *x, struct img_error *err)
+{
+    struct advise_finding f = {.out = {.check = check->id}};
+    check->judge(&f, x);
+    *out = f.out;
+    return f.nomem || !out->found || !out->why ? img_fail_nomem(err) : 0;
+}
+
 static int judge(struct img_advice_report *r, const struct advise_facts *x, struct img_error *err)
 {
     r->filename = strdup(advise_top(x)->filename);
@@ -148,17 +154,13 @@ static int judge(struct img_advice_report *r, const struct advise_facts *x, stru
     r->items = calloc(CHECKS, sizeof *r->items);
     if (!r->filename || !r->items)
         return img_fail_nomem(err);
-    for (size_t i = 0; i < CHECKS; i++) {
-        struct advise_finding f = {.out = {.check = checks[i].id}};
-        checks[i].judge(&f, x);
-        if (!f.out.why)
-            f.out.why = strdup("");
-        r->items[r->count++] = f.out;
-        r->advised += f.out.state == IMG_ADVICE_ADVISED;
-        if (f.nomem || !f.out.found || !f.out.why)
-            return img_fail_nomem(err);
+    int ret = 0;
+    for (size_t i = 0; i < CHECKS && !ret; i++) {
+        ret = judge_one(&r->items[i], &checks[i], x, err);
+        r->advised += r->items[i].state == IMG_ADVICE_ADVISED;
+        r->count++;
     }
-    return 0;
+    return ret;
 }
 
 int img_advise(struct img_advice_report **report, const char *filename,

@@ -18,13 +18,13 @@
 #include <stdio.h>
 
 enum {
-    ADVISE_MAX_SPANS = 100000,  /* extents of the host file that are looked at */
-    ADVISE_MAX_L2 = 16 << 20,   /* bytes of L2 tables; larger tables are sampled */
+    ADVISE_MAX_SPANS = 100000, /* extents of the host file that are looked at */
+    ADVISE_MAX_L2 = 16 << 20,  /* bytes of L2 tables; larger tables are sampled */
     ADVISE_SAMPLES = 1024,
     ADVISE_MAX_DISKS = 8,
 };
 
-/* ---- facts ------------------------------------------------------------------------------------ */
+/* ---- facts ---- */
 
 /* Where the blocks of the host file are. */
 struct advise_span {
@@ -35,13 +35,13 @@ struct advise_span {
 struct advise_layout {
     struct advise_span *spans; /* in order, apart or of different kind */
     size_t count, room;
-    uint64_t known_to;    /* the spans are complete up to here */
-    uint64_t span_bytes;  /* of all spans together */
-    bool holes_known;     /* what lies between the spans is a hole (or, not unwritten_known, unwritten) */
+    uint64_t known_to;   /* the spans are complete up to here */
+    uint64_t span_bytes; /* of all spans together */
+    bool holes_known;    /* between the spans are holes (or, not unwritten_known, unwritten blocks) */
     bool unwritten_known; /* from FIEMAP */
     bool capped;          /* the file has more extents than were looked at */
     int fiemap_error;     /* positive errno where there is no FIEMAP: fragments are not known */
-    uint64_t fragments;   /* runs of physically adjacent blocks */
+    uint64_t fragments;   /* how often the file goes on elsewhere without a hole, and 1 */
     uint64_t fragment_bytes;
     uint64_t physical_end; /* of the last fragment */
 };
@@ -57,7 +57,7 @@ enum advise_preallocation {
     ADVISE_PREALLOC_METADATA,
     ADVISE_PREALLOC_FALLOC,
     ADVISE_PREALLOC_FULL,
-    ADVISE_PREALLOC_FALLOC_OR_FULL, /* the blocks are there; nothing says whether they are written */
+    ADVISE_PREALLOC_FALLOC_OR_FULL, /* the blocks are there; nothing tells the two apart */
 };
 
 struct advise_tables {
@@ -103,7 +103,7 @@ struct advise_host {
 
 struct advise_facts {
     enum img_use use;
-    const char *path; /* of the image's own file, for command lines */
+    const char *path;            /* of the image's own file, for command lines */
     struct img_chain_info chain; /* at least the image itself */
     char *chain_error;           /* why the chain ends early, or NULL */
     struct advise_tables tables;
@@ -115,7 +115,7 @@ struct advise_facts {
     bool raw_window;   /* a raw image that is only a part of its file */
 };
 
-/* ---- findings --------------------------------------------------------------------------------- */
+/* ---- findings ---- */
 
 struct advise_finding {
     struct img_advice out;
@@ -158,12 +158,12 @@ static inline const struct img_info *advise_top(const struct advise_facts *x)
 /* Bytes of L2 tables that map a disk of SIZE. */
 uint64_t advise_l2_bytes(uint64_t size, uint64_t cluster_size, bool extended_l2);
 
-/* ---- words (advise_text.c) ------------------------------------------------------------------- */
+/* ---- words (advise_text.c) ---- */
 
 /* "64 KiB", "1.5 GiB". */
 const char *advise_size(uint64_t size, char buf[32]);
 
-/* S as one word of a POSIX or bash command line; control characters as $'\n'. Owned, NULL: no memory. */
+/* S as one word of a shell's command line; control characters as $'\n'. NULL: no memory. */
 char *advise_quote(const char *s);
 
 /* PATH so that neither an option nor a protocol is seen in it, quoted, with SUFFIX behind it. */
@@ -182,7 +182,7 @@ char *advise_convert(const struct advise_facts *x, const struct advise_change *c
 /* Why there is no such command, for people; NULL when there is. */
 const char *advise_no_convert(const struct advise_facts *x);
 
-/* ---- gathering ------------------------------------------------------------------------------- */
+/* ---- gathering ---- */
 
 /* advise_layout.c */
 int advise_layout_read(struct advise_layout *l, int fd, uint64_t length, uint64_t allocated);

@@ -74,7 +74,8 @@ enum advise_preallocation advise_preallocation_of(const struct advise_facts *x)
     else if (holes)
         found = ADVISE_PREALLOC_METADATA;
     else
-        found = percent(p->unwritten, seen(p)) >= 10 ? ADVISE_PREALLOC_FALLOC : ADVISE_PREALLOC_FULL;
+        found = percent(p->unwritten, seen(p)) >= 10 ? ADVISE_PREALLOC_FALLOC
+                                                     : ADVISE_PREALLOC_FULL;
     bool raw = !advise_top(x)->is_qcow2;
     return raw && found == ADVISE_PREALLOC_METADATA ? ADVISE_PREALLOC_OFF : found;
 }
@@ -95,18 +96,21 @@ static void found_preallocation(struct advise_finding *f, const struct advise_fa
                      percent(t->placed + t->compressed, t->looked_at),
                      t->compressed > t->placed ? ", compressed" : "");
     else if (now == ADVISE_PREALLOC_METADATA)
-        advise_found(f, state, "metadata: the tables are complete, blocks for %s%.3g%% of the disk "
-                               "are there", about, there);
+        advise_found(f, state,
+                     "metadata: the tables are complete, blocks for %s%.3g%% of the disk "
+                     "are there",
+                     about, there);
     else if (now == ADVISE_PREALLOC_FALLOC && x->host.layout.unwritten_known)
-        advise_found(f, state, "falloc: blocks for the whole disk, %s%.3g%% of them unwritten", about,
-                     percent(p->unwritten, seen(p)));
+        advise_found(f, state, "falloc: blocks for the whole disk, %s%.3g%% of them unwritten",
+                     about, percent(p->unwritten, seen(p)));
     else if (now == ADVISE_PREALLOC_FALLOC)
-        advise_found(f, state, "falloc: blocks for the whole disk, %s%.3g%% of them with data", about,
-                     there);
+        advise_found(f, state, "falloc: blocks for the whole disk, %s%.3g%% of them with data",
+                     about, there);
     else
         advise_found(f, state, "%s: blocks for the whole disk%s", name,
-                     now == ADVISE_PREALLOC_FULL ? ", written" : "; this file system does not tell "
-                                                                 "written from unwritten ones");
+                     now == ADVISE_PREALLOC_FULL ? ", written"
+                                                 : "; this file system does not tell "
+                                                   "written from unwritten ones");
 }
 
 static void why_no_preallocation(struct advise_finding *f, const struct advise_facts *x)
@@ -119,7 +123,8 @@ static void why_no_preallocation(struct advise_finding *f, const struct advise_f
         advise_found(f, IMG_ADVICE_NOT_APPLICABLE, "the disk has no bytes");
     else
         advise_found(f, IMG_ADVICE_UNKNOWN, "%s",
-                     x->tables.error ? x->tables.error : "the host does not tell the file's blocks");
+                     x->tables.error ? x->tables.error
+                                     : "the host does not tell the file's blocks");
 }
 
 /* Fills the holes in place: for what has a place already. */
@@ -142,8 +147,9 @@ void advise_preallocated(struct advise_finding *f, const struct advise_facts *x)
     bool grows = top->backing_filename || compressed;
     bool wanted = (x->use == IMG_USE_DATABASE && thin) ||
                   (x->use == IMG_USE_SEQUENTIAL && now == ADVISE_PREALLOC_OFF);
-    advise_why(f, "With metadata an allocating write changes no table; with falloc and full it cannot "
-                  "find the file system full either, and the file lies together.");
+    advise_why(f,
+               "With metadata an allocating write changes no table; with falloc and full it cannot "
+               "find the file system full either, and the file lies together.");
     if (now == ADVISE_PREALLOC_UNKNOWN) {
         why_no_preallocation(f, x);
         return;
@@ -218,8 +224,9 @@ void advise_fragmentation(struct advise_finding *f, const struct advise_facts *x
 void advise_sparse(struct advise_finding *f, const struct advise_facts *x)
 {
     const struct advise_host *h = &x->host;
-    advise_why(f, "A sparse file takes only what was written, and promises more: when the file system "
-                  "is full, the guest's write fails and the machine stops.");
+    advise_why(f,
+               "A sparse file takes only what was written, and promises more: when the file system "
+               "is full, the guest's write fails and the machine stops.");
     if (!h->regular) {
         advise_found(f, IMG_ADVICE_NOT_APPLICABLE, "the image lies on a device");
         return;
@@ -248,11 +255,13 @@ void advise_sparse(struct advise_finding *f, const struct advise_facts *x)
 void advise_end_of_file(struct advise_finding *f, const struct advise_facts *x)
 {
     const struct img_info *top = advise_top(x);
-    advise_why(f, "Copies that know no holes write the empty tail in full, and what goes by a file's "
-                  "length counts it.");
+    advise_why(f,
+               "Copies that know no holes write the empty tail in full, and what goes by a file's "
+               "length counts it.");
     if (!top->is_qcow2 || !x->file_regular) {
         advise_found(f, IMG_ADVICE_NOT_APPLICABLE, "%s",
-                     x->file_regular ? "a raw image ends with its file" : "the image lies on a device");
+                     x->file_regular ? "a raw image ends with its file"
+                                     : "the image lies on a device");
         return;
     }
     char a[32], b[32];
@@ -262,11 +271,11 @@ void advise_end_of_file(struct advise_finding *f, const struct advise_facts *x)
         advise_found(f, IMG_ADVICE_OK, "the file ends where its last cluster does");
         return;
     }
-    const char *doubt = x->tables.error        ? x->tables.error
-                        : !x->data_end_known   ? "the file system does not tell holes from data"
-                        : x->tables.sampled    ? "only a part of the tables was looked at"
-                        : top->snapshot_count  ? "internal snapshots may have their clusters there"
-                                               : NULL;
+    const char *doubt = x->tables.error       ? x->tables.error
+                        : !x->data_end_known  ? "the file system does not tell holes from data"
+                        : x->tables.sampled   ? "only a part of the tables was looked at"
+                        : top->snapshot_count ? "internal snapshots may have their clusters there"
+                                              : NULL;
     if (doubt) {
         advise_found(f, IMG_ADVICE_UNKNOWN, "%s", doubt);
         return;

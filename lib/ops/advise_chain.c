@@ -87,8 +87,8 @@ static bool write_rebase(FILE *out, const struct advise_facts *x, size_t i, bool
     char *name = backing ? advise_quote(backing) : NULL;
     bool ok = file && name && format;
     if (ok)
-        fprintf(out, "qemu-img rebase%s -f %s -F %s -b %s %s", unsafe ? " -u" : "", l->format, format,
-                name, file);
+        fprintf(out, "qemu-img rebase%s -f %s -F %s -b %s %s", unsafe ? " -u" : "", l->format,
+                format, name, file);
     free(file);
     free(name);
     return ok;
@@ -170,8 +170,9 @@ static bool no_backing(struct advise_finding *f, const struct advise_facts *x)
 void advise_backing_format(struct advise_finding *f, const struct advise_facts *x)
 {
     const struct img_info *first = NULL;
-    advise_why(f, "Without it the backing file is taken for what its first bytes look like, which a "
-                  "guest that writes to a raw disk decides.");
+    advise_why(f,
+               "Without it the backing file is taken for what its first bytes look like, which a "
+               "guest that writes to a raw disk decides.");
     if (no_backing(f, x))
         return;
     size_t n = count_layers(x, lacks_format, &first);
@@ -186,8 +187,9 @@ void advise_backing_format(struct advise_finding *f, const struct advise_facts *
 void advise_backing_path(struct advise_finding *f, const struct advise_facts *x)
 {
     const struct img_info *first = NULL;
-    advise_why(f, "A name relative to the overlay goes on working when the images are moved, copied "
-                  "or mounted elsewhere together.");
+    advise_why(f,
+               "A name relative to the overlay goes on working when the images are moved, copied "
+               "or mounted elsewhere together.");
     if (no_backing(f, x))
         return;
     size_t n = count_layers(x, is_absolute, &first);
@@ -195,21 +197,25 @@ void advise_backing_path(struct advise_finding *f, const struct advise_facts *x)
         found_layers(f, n, first, "names its backing file by an absolute path,");
         fix_layers(f, x, is_absolute, true);
     } else {
-        advise_found(f, IMG_ADVICE_OK, is_remote(advise_top(x)->backing_filename)
-                                           ? "not a path of this host"
-                                           : "relative in every layer");
+        advise_found(f, IMG_ADVICE_OK,
+                     is_remote(advise_top(x)->backing_filename) ? "not a path of this host"
+                                                                : "relative in every layer");
     }
 }
 
 void advise_chain_depth(struct advise_finding *f, const struct advise_facts *x)
 {
-    static const size_t most[] = {
-        [IMG_USE_GENERAL] = 5, [IMG_USE_DATABASE] = 3, [IMG_USE_SEQUENTIAL] = 3,
-        [IMG_USE_OVERLAY] = 10};
+    static const size_t most[] = {[IMG_USE_GENERAL] = 5,
+                                  [IMG_USE_DATABASE] = 3,
+                                  [IMG_USE_SEQUENTIAL] = 3,
+                                  [IMG_USE_OVERLAY] = 10};
     size_t n = x->chain.count;
     bool deep = n > most[x->use];
-    advise_why(f, "A read of what no overlay holds asks every layer in turn, and each layer has a cache "
-                  "of tables of its own; %zu layers are still fine for this use.", most[x->use]);
+    advise_why(
+        f,
+        "A read of what no overlay holds asks every layer in turn, and each layer has a cache "
+        "of tables of its own; %zu layers are still fine for this use.",
+        most[x->use]);
     if (x->chain_error && !deep) {
         advise_found(f, IMG_ADVICE_UNKNOWN, "the chain cannot be followed: %s", x->chain_error);
         return;

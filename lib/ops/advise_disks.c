@@ -99,9 +99,8 @@ static void search_device(struct search *s, unsigned major_no, unsigned minor_no
 {
     char link[PATH_MAX], file[PATH_MAX], line[16];
     struct stat st;
-    if (depth > MAX_DEPTH ||
-        snprintf(link, sizeof link, "%s/dev/block/%u:%u", s->sys, major_no, minor_no) >=
-            (int)sizeof link)
+    if (depth > MAX_DEPTH || snprintf(link, sizeof link, "%s/dev/block/%u:%u", s->sys, major_no,
+                                      minor_no) >= (int)sizeof link)
         return;
     char *folder = realpath(link, NULL);
     if (!folder)

@@ -1,12 +1,12 @@
 /*
- * Advice on what a qcow2 image was created with: cluster size, compat level, lazy refcounts, refcount
- * width.
+ * Advice on what a qcow2 image was created with: cluster size, compat level, lazy refcounts,
+ * refcount width.
  *
- * Cluster size. The L2 tables take 8 bytes a cluster (16 with subclusters); QEMU keeps at most 32 MiB
- * of them at hand. What does not fit is read again and again, so the tables of a disk should fit.
- * Larger clusters mean fewer entries, and fewer, larger allocations; but the first write to a cluster
- * of an overlay, or after a snapshot, copies the rest of the cluster: 1 MiB for a guest's 4 KiB.
- * Subclusters (extended L2) copy a 32nd of it. Hence, by use:
+ * Cluster size. The L2 tables take 8 bytes a cluster (16 with subclusters); QEMU keeps at most 32
+ * MiB of them at hand. What does not fit is read again and again, so the tables of a disk should
+ * fit. Larger clusters mean fewer entries, and fewer, larger allocations; but the first write to a
+ * cluster of an overlay, or after a snapshot, copies the rest of the cluster: 1 MiB for a guest's 4
+ * KiB. Subclusters (extended L2) copy a 32nd of it. Hence, by use:
  *
  *   general     64 KiB; larger only where the tables would not fit
  *   database    as general; with something below to copy from at most 64 KiB, or subclusters
@@ -111,7 +111,8 @@ void advise_cluster_size(struct advise_finding *f, const struct advise_facts *x)
     bool same = better == top->cluster_size && extended == top->qcow2.extended_l2;
     advise_found(f, (better && !same) || !fits ? IMG_ADVICE_ADVISED : IMG_ADVICE_OK,
                  "%s%s for %s in %s use; its L2 tables take up to %s",
-                 advise_size(top->cluster_size, a), top->qcow2.extended_l2 ? " with subclusters" : "",
+                 advise_size(top->cluster_size, a),
+                 top->qcow2.extended_l2 ? " with subclusters" : "",
                  advise_size(top->virtual_size, b), uses[x->use], advise_size(need, c));
     if (!better || same) {
         if (!fits)
@@ -119,8 +120,8 @@ void advise_cluster_size(struct advise_finding *f, const struct advise_facts *x)
         return;
     }
     advise_why(f, " %s", why);
-    struct advise_change change = {
-        .cluster_size = better, .extended_l2 = extended && !top->qcow2.extended_l2};
+    struct advise_change change = {.cluster_size = better,
+                                   .extended_l2 = extended && !top->qcow2.extended_l2};
     const char *no = advise_no_convert(x);
     if (no)
         advise_why(f, " %s A new image should have cluster_size=%lluk%s.", no,
@@ -144,8 +145,9 @@ static void fix_amend(struct advise_finding *f, const struct advise_facts *x, co
 
 void advise_compat(struct advise_finding *f, const struct advise_facts *x)
 {
-    advise_why(f, "Only compat 1.1 (QEMU 1.1, 2012) has zero clusters, lazy refcounts, a dirty mark, "
-                  "bitmaps for incremental backup and subclusters.");
+    advise_why(f,
+               "Only compat 1.1 (QEMU 1.1, 2012) has zero clusters, lazy refcounts, a dirty mark, "
+               "bitmaps for incremental backup and subclusters.");
     if (not_qcow2(f, x))
         return;
     bool old = advise_top(x)->qcow2.version < 3;
@@ -157,9 +159,10 @@ void advise_compat(struct advise_finding *f, const struct advise_facts *x)
 
 void advise_lazy_refcounts(struct advise_finding *f, const struct advise_facts *x)
 {
-    advise_why(f, "Lazy refcounts spare each allocating write the update of a refcount block, which "
-                  "counts with cache=writethrough; after a crash of the host they are rebuilt, which "
-                  "takes a while.");
+    advise_why(f,
+               "Lazy refcounts spare each allocating write the update of a refcount block, which "
+               "counts with cache=writethrough; after a crash of the host they are rebuilt, which "
+               "takes a while.");
     if (not_qcow2(f, x))
         return;
     const struct img_info *top = advise_top(x);
@@ -205,7 +208,8 @@ void advise_refcount_width(struct advise_finding *f, const struct advise_facts *
         advise_why(f, " With %u a cluster has at most %llu; a snapshot beyond that fails.", bits,
                    (unsigned long long)most);
     if (wide)
-        advise_why(f, " Here the refcount blocks are %u times as large as they need be.", bits / 16);
+        advise_why(f, " Here the refcount blocks are %u times as large as they need be.",
+                   bits / 16);
     if (possible && tight && bits >= 16)
         fix_amend(f, x, "refcount_bits=32");
     else if (possible && (tight || wide))

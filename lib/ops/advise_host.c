@@ -19,7 +19,8 @@
 
 /* ---- /proc/self/mountinfo ---- */
 
-/* Takes the next field off *LINE, with \040 and the like made plain. NULL: no more, or no memory. */
+/* Takes the next field off *LINE, with \040 and the like made plain. NULL: no more, or no memory.
+ */
 static char *next_field(const char **line)
 {
     *line += strspn(*line, " \n");

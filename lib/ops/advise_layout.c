@@ -1,7 +1,8 @@
 /*
  * Where the blocks of the host file are: by FIEMAP where the file system has it, which also tells
- * blocks that are reserved but unwritten, and how often the file jumps on the disk; else by SEEK_DATA
- * and SEEK_HOLE. Nothing is flushed to make the answer better: a reader must not cause writes.
+ * blocks that are reserved but unwritten, and how often the file jumps on the disk; else by
+ * SEEK_DATA and SEEK_HOLE. Nothing is flushed to make the answer better: a reader must not cause
+ * writes.
  */
 #include "lib/checked.h"
 #include "lib/ops/advise.h"
@@ -46,14 +47,15 @@ static bool add_span(struct advise_layout *l, uint64_t start, uint64_t length, b
 bool advise_layout_add(struct advise_layout *l, uint64_t logical, uint64_t physical,
                        uint64_t length, uint32_t flags)
 {
-    bool placeless = flags & (FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC |
-                              FIEMAP_EXTENT_DATA_INLINE);
+    bool placeless = flags &
+                     (FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_DATA_INLINE);
     if (l->count >= ADVISE_MAX_SPANS || l->fragments >= ADVISE_MAX_SPANS) {
         l->capped = true;
         return false;
     }
     if (!placeless) {
-        l->fragments += !l->fragments || physical != l->physical_end;
+        /* behind a hole a file may go on anywhere: that is no fragment */
+        l->fragments += !l->fragments || (logical == l->known_to && physical != l->physical_end);
         l->fragment_bytes += length;
         l->physical_end = physical + length;
     }

@@ -46,8 +46,10 @@ void advise_nocow(struct advise_finding *f, const struct advise_facts *x)
     char *old = advise_quote_path(h->path, ""), *new = advise_quote_path(h->path, ".new");
     char *command = NULL;
     if (!old || !new ||
-        asprintf(&command, "touch %s && chattr +C %s && cp --reflink=never --sparse=always %s %s "
-                           "&& mv %s %s", new, new, old, new, new, old) < 0)
+        asprintf(&command,
+                 "touch %s && chattr +C %s && cp --reflink=never --sparse=always %s %s "
+                 "&& mv %s %s",
+                 new, new, old, new, new, old) < 0)
         f->nomem = true;
     else
         advise_fix(f, command);
@@ -62,7 +64,7 @@ static unsigned long nfs_size(const char *options, const char *name)
 {
     char value[32];
     return advise_mount_option(options, name, value, sizeof value) ? strtoul(value, NULL, 10)
-                                                                  : NFS_WANTED;
+                                                                   : NFS_WANTED;
 }
 
 static void fix_mount(struct advise_finding *f, const struct advise_mount *m)
@@ -73,9 +75,9 @@ static void fix_mount(struct advise_finding *f, const struct advise_mount *m)
     version[strspn(version, "0123456789.")] = 0;
     bool read_only = advise_mount_option(m->options, "ro", NULL, 0);
     if (!source || !point ||
-        asprintf(&command, "umount %s && mount -t nfs -o %s,hard,rsize=%d,wsize=%d%s%s %s %s", point,
-                 read_only ? "ro" : "rw", NFS_WANTED, NFS_WANTED, *version ? ",vers=" : "", version,
-                 source, point) < 0)
+        asprintf(&command, "umount %s && mount -t nfs -o %s,hard,rsize=%d,wsize=%d%s%s %s %s",
+                 point, read_only ? "ro" : "rw", NFS_WANTED, NFS_WANTED, *version ? ",vers=" : "",
+                 version, source, point) < 0)
         f->nomem = true;
     else
         advise_fix(f, command);
@@ -86,8 +88,9 @@ static void fix_mount(struct advise_finding *f, const struct advise_mount *m)
 void advise_nfs_options(struct advise_finding *f, const struct advise_facts *x)
 {
     const struct advise_mount *m = &x->host.mount;
-    advise_why(f, "A soft mount gives a guest's write up when the server is slow, which damages its "
-                  "file systems; small requests cost a round trip each.");
+    advise_why(f,
+               "A soft mount gives a guest's write up when the server is slow, which damages its "
+               "file systems; small requests cost a round trip each.");
     if (unknown_mount(f, &x->host))
         return;
     if (!x->host.regular || strncmp(m->type, "nfs", 3)) {
@@ -152,8 +155,8 @@ static void fix_schedulers(struct advise_finding *f, const struct advise_host *h
         char *name = better ? advise_quote(h->disks[i].name) : NULL;
         if (!name)
             continue;
-        fprintf(out, "%secho %s | sudo tee /sys/block/%s/queue/scheduler", any ? " && " : "", better,
-                name);
+        fprintf(out, "%secho %s | sudo tee /sys/block/%s/queue/scheduler", any ? " && " : "",
+                better, name);
         any = true;
         free(name);
     }
@@ -169,9 +172,10 @@ void advise_io_scheduler(struct advise_finding *f, const struct advise_facts *x)
 {
     const struct advise_host *h = &x->host;
     const char *type = h->mount.type;
-    advise_why(f, "A host of machines wants a deadline scheduler, which keeps one guest's stream from "
-                  "starving the others; the fair ones cost time for a fairness between processes. "
-                  "Fast disks, and disks that are virtual themselves, do best with none.");
+    advise_why(f,
+               "A host of machines wants a deadline scheduler, which keeps one guest's stream from "
+               "starving the others; the fair ones cost time for a fairness between processes. "
+               "Fast disks, and disks that are virtual themselves, do best with none.");
     if (!h->disk_count) {
         bool no_disk = h->regular && type && !h->mount.major &&
                        (!h->mount.source || *h->mount.source != '/');

@@ -2,8 +2,8 @@
  * How much of the guest's disk has a place in the host file, and what the host has there.
  *
  * A disk whose L2 tables are large is looked at in evenly spread windows, each of one L2 slice's
- * worth, so that 64 TiB take as long as 64 GiB; stretches without L2 tables cost nothing either way.
- * The last window ends with the disk, where a preallocated file ends too.
+ * worth, so that 64 TiB take as long as 64 GiB; stretches without L2 tables cost nothing either
+ * way. The last window ends with the disk, where a preallocated file ends too.
  */
 #include "lib/checked.h"
 #include "lib/image.h"
@@ -46,7 +46,8 @@ int advise_tables_read(struct advise_tables *t, struct img *img, const struct ad
     if (!t->sampled)
         return walk(t, img, 0, size, l, err);
     uint64_t entries = ADVISE_MAX_L2 / ADVISE_SAMPLES / (tables.extended_l2 ? 16 : 8);
-    uint64_t window = min_u64(entries * cluster, size), step = (size - window) / (ADVISE_SAMPLES - 1);
+    uint64_t window = min_u64(entries * cluster, size),
+             step = (size - window) / (ADVISE_SAMPLES - 1);
     for (unsigned i = 0; i < ADVISE_SAMPLES && !ret; i++) {
         uint64_t from = i == ADVISE_SAMPLES - 1 ? size - window : align_down(i * step, cluster);
         ret = walk(t, img, from, from + window, l, err);

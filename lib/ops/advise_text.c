@@ -108,7 +108,8 @@ char *advise_quote(const char *s)
         else
             *p++ = *s;
     }
-    strcpy(p, "'");
+    *p++ = '\'';
+    *p = 0;
     return out;
 }
 

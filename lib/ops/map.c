@@ -16,6 +16,11 @@ struct map_walk {
     struct chain_walk walk;
     bool *holes; /* for each layer: does its data lie in holes? */
     struct extent_joiner joiner;
+    struct { /* the stretch of a host file that was asked for last */
+        struct file *file;
+        uint64_t start;
+        struct file_extent extent;
+    } host;
 };
 
 static int emit(struct map_walk *w, uint64_t start, const struct extent *e, unsigned depth,
@@ -34,16 +39,34 @@ static int emit(struct map_walk *w, uint64_t start, const struct extent *e, unsi
     return extent_join(&w->joiner, &out);
 }
 
+/* The stretch of F that holds AT. In a fragmented image, one hole stands behind many extents. */
+static int host_stretch(struct map_walk *w, struct file *f, host_off at, struct file_extent *out,
+                        struct img_error *err)
+{
+    bool known = w->host.file == f && at.v >= w->host.start &&
+                 at.v - w->host.start < w->host.extent.length;
+    int ret = known ? 0 : f->ops->extent(f, at, &w->host.extent);
+    if (ret < 0)
+        return img_fail_errno(err, -ret, "Could not find the holes of '%s'", f->name);
+    if (!known) {
+        w->host.file = f;
+        w->host.start = at.v;
+    }
+    *out = w->host.extent;
+    out->length -= at.v - w->host.start;
+    return 0;
+}
+
 /* One extent of data, split where the host file's holes are. */
 static int emit_split(struct map_walk *w, uint64_t start, struct extent e, unsigned depth,
                       struct img_error *err)
 {
     int ret = 0;
     while (e.length && !ret) {
-        struct file_extent stretch;
-        ret = e.file->ops->extent(e.file, e.host, &stretch);
+        struct file_extent stretch = {0};
+        ret = host_stretch(w, e.file, e.host, &stretch, err);
         if (ret < 0)
-            return img_fail_errno(err, -ret, "Could not find the holes of '%s'", e.file->name);
+            return ret;
         struct extent part = e;
         part.length = min_u64(e.length, stretch.length);
         ret = emit(w, start, &part, depth, !stretch.data);

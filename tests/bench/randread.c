@@ -3,8 +3,9 @@
  *
  *   randread read|map|lookup IMAGE THREADS SECONDS [SEED]
  *
- * Random 4 KiB blocks, aligned, over the whole disk. Prints a number: per second, all threads together.
- * "lookup" is what each read begins with, without the read; "map" asks for holes of the host file too.
+ * Random 4 KiB blocks, aligned, over the whole disk. Prints a number: per second, all threads
+ * together. "lookup" is what each read begins with, without the read; "map" asks for holes of the
+ * host file too.
  */
 #include "lib/image.h"
 

@@ -1,6 +1,7 @@
 /*
- * A name of an image, as a user types it or an image holds it: path, "json:{...}", list of options. No
- * file is opened. A name that parses must have a path, and be shown as one that parses to the same.
+ * A name of an image, as a user types it or an image holds it: path, "json:{...}", list of options.
+ * No file is opened. A name that parses must have a path, and be shown as one that parses to the
+ * same.
  */
 #include "lib/image.h"
 #include "lib/policy.h"

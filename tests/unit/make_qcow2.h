@@ -1,9 +1,9 @@
 /*
- * Small valid qcow2 images in memory, which a test then patches, and the few ways in which tests open
- * them. Helpers fail the running test when something goes wrong that is not being tested.
+ * Small valid qcow2 images in memory, which a test then patches, and the few ways in which tests
+ * open them. Helpers fail the running test when something goes wrong that is not being tested.
  *
- * Layout, in clusters: header, refcount table, refcount block, L1 table, one L2 table (which maps the
- * start of the disk), then whatever a test adds.
+ * Layout, in clusters: header, refcount table, refcount block, L1 table, one L2 table (which maps
+ * the start of the disk), then whatever a test adds.
  */
 #ifndef MAKE_QCOW2_H
 #define MAKE_QCOW2_H
@@ -38,7 +38,7 @@ struct image make_qcow2(unsigned version, unsigned cluster_bits, uint64_t size,
 void image_free(struct image *m);
 
 /* The offset of field FIELD of the header, and stores there. */
-#define HEADER(m, field) ((m)->data + offsetof(struct ondisk_header, field))
+#define HEADER(m, field)   ((m)->data + offsetof(struct ondisk_header, field))
 #define SET32(m, field, v) store_be32(HEADER(m, field), (uint32_t)(v))
 #define SET64(m, field, v) store_be64(HEADER(m, field), (v))
 

@@ -1,10 +1,11 @@
 /*
- * The n-th allocation fails, for every n until all goes well: opening, describing, mapping and reading
- * images that have everything must end in one clean error each time, and leave nothing behind.
+ * The n-th allocation fails, for every n until all goes well: opening, describing, mapping and
+ * reading images that have everything must end in one clean error each time, and leave nothing
+ * behind.
  *
- * The linker puts the functions below between the library and the C library (the Makefile's UNIT_LINK),
- * so that this works under sanitizers and valgrind too. What other libraries allocate for themselves is
- * neither counted nor failed.
+ * The linker puts the functions below between the library and the C library (the Makefile's
+ * UNIT_LINK), so that this works under sanitizers and valgrind too. What other libraries allocate
+ * for themselves is neither counted nor failed.
  */
 #include "make_qcow2.h"
 
@@ -288,8 +289,9 @@ static void names_of_every_kind(void **state)
              "\"backing\":{\"driver\":\"raw\",\"offset\":0,\"file.filename\":\"%s\"}}",
              test_path("top.qcow2"), test_path("base.raw"));
     every_failure(use, name, 0, NULL, 0);
-    snprintf(name, sizeof name, "driver=qcow2,file.filename=%s,backing.driver=raw,"
-                                "backing.file.filename=%s,backing.size=0",
+    snprintf(name, sizeof name,
+             "driver=qcow2,file.filename=%s,backing.driver=raw,"
+             "backing.file.filename=%s,backing.size=0",
              test_path("top.qcow2"), test_path("base.raw"));
     every_failure(use, name, IMG_OPEN_IMAGE_OPTS, NULL, 0);
 }

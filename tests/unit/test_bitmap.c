@@ -3,7 +3,7 @@
 #include "make_qcow2.h"
 
 #define FIELD(name) offsetof(struct ondisk_bitmap, name)
-#define EXT(name) offsetof(struct ondisk_bitmaps, name)
+#define EXT(name)   offsetof(struct ondisk_bitmaps, name)
 
 /* A 4 MiB disk; one bitmap cluster of 4 KiB, 64 KiB a bit, stands for 2 GiB. */
 static struct image with_bitmap(size_t *directory)
@@ -78,7 +78,8 @@ static void the_extension(void **state)
 {
     (void)state;
     extension_with(EXT(reserved), 4, 1, "bitmaps_ext: Reserved field is not zero (0x1)");
-    extension_with(EXT(nb_bitmaps), 4, 0, "found bitmaps extension with zero bitmaps (nb_bitmaps 0)");
+    extension_with(EXT(nb_bitmaps), 4, 0,
+                   "found bitmaps extension with zero bitmaps (nb_bitmaps 0)");
     extension_with(EXT(nb_bitmaps), 4, 65536,
                    "bitmaps_ext: Image has 65536 bitmaps, exceeding the QEMU supported maximum of "
                    "65535");
@@ -194,9 +195,13 @@ static void too_small_for_the_disk(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_read), cmocka_unit_test(the_extension),
-        cmocka_unit_test(counts_that_differ), cmocka_unit_test(less_than_said), cmocka_unit_test(names),
-        cmocka_unit_test(constraints), cmocka_unit_test(too_small_for_the_disk),
+        cmocka_unit_test(what_is_read),
+        cmocka_unit_test(the_extension),
+        cmocka_unit_test(counts_that_differ),
+        cmocka_unit_test(less_than_said),
+        cmocka_unit_test(names),
+        cmocka_unit_test(constraints),
+        cmocka_unit_test(too_small_for_the_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

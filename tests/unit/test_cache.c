@@ -198,8 +198,7 @@ static void *work(void *opaque)
         w->seed = w->seed * 6364136223846793005ull + 1442695040888963407ull;
         uint64_t key = (w->seed >> 33) % 64;
         struct page *p = NULL;
-        if (cache_get(w->cache, PAGE, 32 * PAGE, key, i % 3 == 0,
-                      fill, w->source, &p, NULL) < 0) {
+        if (cache_get(w->cache, PAGE, 32 * PAGE, key, i % 3 == 0, fill, w->source, &p, NULL) < 0) {
             w->wrong++;
             continue;
         }

@@ -1,4 +1,5 @@
-/* Backing chains: who answers for which byte, shorter layers, loops, and names that lead nowhere. */
+/* Backing chains: who answers for which byte, shorter layers, loops, and names that lead nowhere.
+ */
 #include "make_qcow2.h"
 
 #include <inttypes.h>
@@ -135,8 +136,7 @@ static void zeroes_hide_what_is_below(void **state)
 }
 
 /* Fails with MESSAGE, in which each % stands for the test's folder. */
-static void expect_open_fails(const char *name, int code, const char *message,
-                              const char *context)
+static void expect_open_fails(const char *name, int code, const char *message, const char *context)
 {
     struct img_error err = IMG_ERROR_INIT;
     struct img *img;
@@ -192,20 +192,22 @@ static void names_that_lead_nowhere(void **state)
                       "'%/gone.img': No such file or directory",
                       "the backing file 'gone.img' named by");
     layer("middle.qcow2", 4096, "lost.qcow2", "qcow2", "", 0);
-    expect_open_fails("middle.qcow2", ENOENT,
-                      "Could not open '%/middle.qcow2': Could not open backing file: Could not open "
-                      "backing file: Could not open '%/gone.img': No such file or directory",
-                      "the backing file 'gone.img' named by");
+    expect_open_fails(
+        "middle.qcow2", ENOENT,
+        "Could not open '%/middle.qcow2': Could not open backing file: Could not open "
+        "backing file: Could not open '%/gone.img': No such file or directory",
+        "the backing file 'gone.img' named by");
     layer("net.qcow2", 4096, "nbd://host/x", "raw", "", 0);
     expect_open_fails("net.qcow2", ENOTSUP,
                       "Could not open '%/net.qcow2': Could not open backing file: Unknown protocol "
                       "'nbd'",
                       NULL);
     layer("unknown.qcow2", 4096, "lost.qcow2", "bogus", "", 0);
-    expect_open_fails("unknown.qcow2", EINVAL,
-                      "Could not open '%/unknown.qcow2': Could not open backing file: Unknown driver "
-                      "'bogus'",
-                      "the backing file 'lost.qcow2' named by");
+    expect_open_fails(
+        "unknown.qcow2", EINVAL,
+        "Could not open '%/unknown.qcow2': Could not open backing file: Unknown driver "
+        "'bogus'",
+        "the backing file 'lost.qcow2' named by");
 }
 
 static void warn(void *opaque, enum img_warning warning, const char *message)
@@ -236,11 +238,12 @@ static void unstated_formats(void **state)
     write_file(test_path("disc.iso"), iso, 40960);
     free(iso);
     layer("on-iso.qcow2", 4096, "disc.iso", NULL, "", 0);
-    expect_open_fails("on-iso.qcow2", ENOTSUP,
-                      "Could not open '%/on-iso.qcow2': Could not open backing file: Backing file "
-                      "'%/disc.iso' has no stated format; it would be taken for raw, but looks like "
-                      "'iso'",
-                      NULL);
+    expect_open_fails(
+        "on-iso.qcow2", ENOTSUP,
+        "Could not open '%/on-iso.qcow2': Could not open backing file: Backing file "
+        "'%/disc.iso' has no stated format; it would be taken for raw, but looks like "
+        "'iso'",
+        NULL);
     layer("on-raw-iso.qcow2", 4096, "disc.iso", "raw", "", 0);
     img_close(open_path("on-raw-iso.qcow2", 0));
 }
@@ -260,8 +263,9 @@ static void backing_files_that_the_user_names(void **state)
     assert_int_equal(img_open(&img, name, NULL, NULL), 0);
     expect_disk(img, "o");
     img_close(img);
-    snprintf(name, sizeof name, "driver=qcow2,file.filename=%s,backing.driver=raw,"
-                                "backing.file.filename=%s",
+    snprintf(name, sizeof name,
+             "driver=qcow2,file.filename=%s,backing.driver=raw,"
+             "backing.file.filename=%s",
              test_path("top.qcow2"), test_path("other.raw"));
     struct img_open_options options = {.flags = IMG_OPEN_IMAGE_OPTS};
     assert_int_equal(img_open(&img, name, &options, NULL), 0);

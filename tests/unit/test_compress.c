@@ -16,10 +16,12 @@ static void fill_cluster(uint8_t *p, unsigned seed)
 }
 
 /* Raw deflate of N bytes; without END, the stream is only flushed. */
-static size_t deflate_raw(uint8_t *out, size_t room, const uint8_t *in, size_t n, int window, int level,
-                          bool end)
+static size_t deflate_raw(uint8_t *out, size_t room, const uint8_t *in, size_t n, int window,
+                          int level, bool end)
 {
-    z_stream z = {.next_in = (Bytef *)(uintptr_t)in, .avail_in = (uInt)n, .next_out = out,
+    z_stream z = {.next_in = (Bytef *)(uintptr_t)in,
+                  .avail_in = (uInt)n,
+                  .next_out = out,
                   .avail_out = (uInt)room};
     assert_int_equal(deflateInit2(&z, level, Z_DEFLATED, -window, 9, Z_DEFAULT_STRATEGY), Z_OK);
     int r = deflate(&z, end ? Z_FINISH : Z_SYNC_FLUSH);
@@ -140,10 +142,11 @@ static void stream_of_more_than_a_cluster(void **state)
 static void expect_broken_at(struct image *m, const char *kind, size_t at, size_t n)
 {
     char message[200];
-    snprintf(message, sizeof message,
-             "Error while reading offset 0 of 'memory': Could not decompress the %s cluster at %#zx "
-             "(%zu bytes stored)",
-             kind, at, (size_t)align_up(at + n, 512) - at);
+    snprintf(
+        message, sizeof message,
+        "Error while reading offset 0 of 'memory': Could not decompress the %s cluster at %#zx "
+        "(%zu bytes stored)",
+        kind, at, (size_t)align_up(at + n, 512) - at);
     expect_broken(m, message);
     image_free(m);
 }

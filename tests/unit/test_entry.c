@@ -2,24 +2,43 @@
 #include "formats/qcow2/entry.h"
 #include "make_qcow2.h"
 
-static const struct qcow2_geometry plain = {
-    .version = 3, .cluster_bits = 16, .cluster_size = 65536, .l2_bits = 13, .l2_entry_size = 8,
-    .subcluster_bits = 16};
-static const struct qcow2_geometry old = {
-    .version = 2, .cluster_bits = 16, .cluster_size = 65536, .l2_bits = 13, .l2_entry_size = 8,
-    .subcluster_bits = 16};
-static const struct qcow2_geometry external = {
-    .version = 3, .cluster_bits = 16, .cluster_size = 65536, .l2_bits = 13, .l2_entry_size = 8,
-    .subcluster_bits = 16, .external_data = true};
-static const struct qcow2_geometry extended = {
-    .version = 3, .cluster_bits = 16, .cluster_size = 65536, .l2_bits = 12, .l2_entry_size = 16,
-    .subcluster_bits = 11, .extended_l2 = true};
-static const struct qcow2_geometry extended_external = {
-    .version = 3, .cluster_bits = 16, .cluster_size = 65536, .l2_bits = 12, .l2_entry_size = 16,
-    .subcluster_bits = 11, .extended_l2 = true, .external_data = true};
+static const struct qcow2_geometry plain = {.version = 3,
+                                            .cluster_bits = 16,
+                                            .cluster_size = 65536,
+                                            .l2_bits = 13,
+                                            .l2_entry_size = 8,
+                                            .subcluster_bits = 16};
+static const struct qcow2_geometry old = {.version = 2,
+                                          .cluster_bits = 16,
+                                          .cluster_size = 65536,
+                                          .l2_bits = 13,
+                                          .l2_entry_size = 8,
+                                          .subcluster_bits = 16};
+static const struct qcow2_geometry external = {.version = 3,
+                                               .cluster_bits = 16,
+                                               .cluster_size = 65536,
+                                               .l2_bits = 13,
+                                               .l2_entry_size = 8,
+                                               .subcluster_bits = 16,
+                                               .external_data = true};
+static const struct qcow2_geometry extended = {.version = 3,
+                                               .cluster_bits = 16,
+                                               .cluster_size = 65536,
+                                               .l2_bits = 12,
+                                               .l2_entry_size = 16,
+                                               .subcluster_bits = 11,
+                                               .extended_l2 = true};
+static const struct qcow2_geometry extended_external = {.version = 3,
+                                                        .cluster_bits = 16,
+                                                        .cluster_size = 65536,
+                                                        .l2_bits = 12,
+                                                        .l2_entry_size = 16,
+                                                        .subcluster_bits = 11,
+                                                        .extended_l2 = true,
+                                                        .external_data = true};
 
-#define COPIED ENTRY_COPIED
-#define ALLOC(from, to) ((0xffffffffull >> (31 - (to))) & (0xffffffffull << (from)) & 0xffffffffull)
+#define COPIED           ENTRY_COPIED
+#define ALLOC(from, to)  ((0xffffffffull >> (31 - (to))) & (0xffffffffull << (from)) & 0xffffffffull)
 #define ZEROED(from, to) (ALLOC(from, to) << 32)
 
 static const struct {
@@ -72,8 +91,8 @@ static void every_type(void **state)
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         struct qcow2_mapping m;
         memset(&m, 0xee, sizeof m);
-        const char *wrong =
-            qcow2_decode_entry(good[i].g, good[i].entry, good[i].bitmap, good[i].sub, &m);
+        const char *wrong = qcow2_decode_entry(good[i].g, good[i].entry, good[i].bitmap,
+                                               good[i].sub, &m);
         if (wrong)
             fail_msg("case %zu: %s", i, wrong);
         if (m.type != good[i].type || m.host != good[i].host ||
@@ -114,7 +133,7 @@ static void reserved_bits_one_by_one(void **state)
     (void)state;
     for (unsigned bit = 0; bit < 64; bit++) {
         bool reserved = (bit >= 1 && bit <= 8) || (bit >= 56 && bit <= 61);
-        const char *want = reserved              ? "Reserved bits set in L2 entry"
+        const char *want = reserved               ? "Reserved bits set in L2 entry"
                            : bit >= 9 && bit < 16 ? "Cluster allocation offset unaligned"
                                                   : "nothing";
         assert_string_equal(complaint(&plain, 0x50000 | 1ull << bit, 0), want);

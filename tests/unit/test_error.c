@@ -80,8 +80,8 @@ static void out_of_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(set_and_clear), cmocka_unit_test(words_of_the_system),
-        cmocka_unit_test(prefixes), cmocka_unit_test(nobody_wants_to_know),
+        cmocka_unit_test(set_and_clear),   cmocka_unit_test(words_of_the_system),
+        cmocka_unit_test(prefixes),        cmocka_unit_test(nobody_wants_to_know),
         cmocka_unit_test(contexts_add_up), cmocka_unit_test(out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

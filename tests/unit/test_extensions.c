@@ -17,8 +17,9 @@ static void extension_area_is_the_limit(void **state)
     image_extend(&m, 0x12345678, zeroes, 3976);
     expect_opens(&m, 0);
     store_be32(m.data + 112 + 4, 3977);
-    expect_open(&m, 0, EINVAL,
-                "Header extension too large (type 0x12345678, length 3977, the area ends at 0x1000)");
+    expect_open(
+        &m, 0, EINVAL,
+        "Header extension too large (type 0x12345678, length 3977, the area ends at 0x1000)");
     store_be32(m.data + 112 + 4, UINT32_MAX);
     expect_open(&m, 0, EINVAL,
                 "Header extension too large (type 0x12345678, length 4294967295, the area ends at "
@@ -29,8 +30,9 @@ static void extension_area_is_the_limit(void **state)
     expect_opens(&m, 0);
     /* a backing name ends the area */
     image_set_backing(&m, "base2.img");
-    expect_open(&m, IMG_OPEN_NO_BACKING, EINVAL,
-                "Header extension too large (type 0x12345678, length 3968, the area ends at 0xff7)");
+    expect_open(
+        &m, IMG_OPEN_NO_BACKING, EINVAL,
+        "Header extension too large (type 0x12345678, length 3968, the area ends at 0xff7)");
     SET64(&m, backing_file_offset, 116);
     expect_open(&m, IMG_OPEN_NO_BACKING, EINVAL,
                 "Header extension too large (it begins at 0x70, the area ends at 0x74)");
@@ -82,8 +84,7 @@ static void text_after_a_nul_byte(void **state)
     image_extend(&m, EXT_BACKING_FORMAT, "raw\0\0\0", 6);
     expect_opens(&m, 0);
     m.data[112 + 8 + 5] = 'x';
-    expect_open(&m, 0, EINVAL,
-                "Backing format 'raw' goes on after a NUL byte (length 6)");
+    expect_open(&m, 0, EINVAL, "Backing format 'raw' goes on after a NUL byte (length 6)");
     image_free(&m);
 }
 
@@ -244,10 +245,14 @@ static void luks_header(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(extension_area_is_the_limit), cmocka_unit_test(the_end_marker_ends),
-        cmocka_unit_test(backing_format),              cmocka_unit_test(given_twice),
-        cmocka_unit_test(text_after_a_nul_byte),       cmocka_unit_test(backing_name_length),
-        cmocka_unit_test(data_file_name),              cmocka_unit_test(crypto_pointer),
+        cmocka_unit_test(extension_area_is_the_limit),
+        cmocka_unit_test(the_end_marker_ends),
+        cmocka_unit_test(backing_format),
+        cmocka_unit_test(given_twice),
+        cmocka_unit_test(text_after_a_nul_byte),
+        cmocka_unit_test(backing_name_length),
+        cmocka_unit_test(data_file_name),
+        cmocka_unit_test(crypto_pointer),
         cmocka_unit_test(luks_header),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,10 +18,17 @@ static int collect(void *opaque, const struct img_extent *e)
 
 static const char name_a[] = "a", name_b[] = "a"; /* alike, but two files */
 
-static const struct img_extent first = {.start = 4096, .length = 4096, .kind = IMG_EXTENT_DATA,
-                                        .has_offset = true, .offset = 1 << 20, .filename = name_a};
-static const struct img_extent second = {.start = 8192, .length = 100, .kind = IMG_EXTENT_DATA,
-                                         .has_offset = true, .offset = (1 << 20) + 4096,
+static const struct img_extent first = {.start = 4096,
+                                        .length = 4096,
+                                        .kind = IMG_EXTENT_DATA,
+                                        .has_offset = true,
+                                        .offset = 1 << 20,
+                                        .filename = name_a};
+static const struct img_extent second = {.start = 8192,
+                                         .length = 100,
+                                         .kind = IMG_EXTENT_DATA,
+                                         .has_offset = true,
+                                         .offset = (1 << 20) + 4096,
                                          .filename = name_a};
 
 static unsigned joined_count(struct img_extent a, struct img_extent b)

@@ -169,9 +169,12 @@ static void character_devices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_no_file),          cmocka_unit_test(reading_to_the_end),
-        cmocka_unit_test(host_errors_are_told),     cmocka_unit_test(holes),
-        cmocka_unit_test(identity_is_not_the_name), cmocka_unit_test(descriptors_are_closed_on_exec),
+        cmocka_unit_test(what_is_no_file),
+        cmocka_unit_test(reading_to_the_end),
+        cmocka_unit_test(host_errors_are_told),
+        cmocka_unit_test(holes),
+        cmocka_unit_test(identity_is_not_the_name),
+        cmocka_unit_test(descriptors_are_closed_on_exec),
         cmocka_unit_test(character_devices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -76,14 +76,14 @@ static const struct field_case cases[] = {
     AT32(refcount_table_clusters, 2048, EINVAL,
          "Reference count table lies outside the file (offset 0x1000, 8388608 bytes, the file ends "
          "at 0x5000)"),
-    AT64(refcount_table_offset, 0x1200, EINVAL, "Reference count table offset invalid (offset 0x1200)"),
+    AT64(refcount_table_offset, 0x1200, EINVAL,
+         "Reference count table offset invalid (offset 0x1200)"),
     AT64(refcount_table_offset, 0x5000, EINVAL,
          "Reference count table lies outside the file (offset 0x5000, 4096 bytes, the file ends at "
          "0x5000)"),
     AT64(refcount_table_offset, 0xfffffffffffff000, EINVAL,
          "Reference count table offset invalid (offset 0xfffffffffffff000)"),
-    AT32(l1_size, 1, EINVAL,
-         "L1 table is too small (l1_size 1, size 4194304 needs 2)"),
+    AT32(l1_size, 1, EINVAL, "L1 table is too small (l1_size 1, size 4194304 needs 2)"),
     AT32(l1_size, 3, 0, NULL),
     AT32(l1_size, 1024, EINVAL,
          "Active L1 table lies outside the file (offset 0x4000, 8192 bytes, the file ends at "
@@ -92,9 +92,10 @@ static const struct field_case cases[] = {
     AT64(l1_table_offset, 0x3008, EINVAL, "Active L1 table offset invalid (offset 0x3008)"),
     AT64(l1_table_offset, 0x8000000000000000, EINVAL,
          "Active L1 table offset invalid (offset 0x8000000000000000)"),
-    AT64(l1_table_offset, 0x7ffffffffffff000, EINVAL,
-         "Active L1 table lies outside the file (offset 0x7ffffffffffff000, 16 bytes, the file ends "
-         "at 0x5000)"),
+    AT64(
+        l1_table_offset, 0x7ffffffffffff000, EINVAL,
+        "Active L1 table lies outside the file (offset 0x7ffffffffffff000, 16 bytes, the file ends "
+        "at 0x5000)"),
     AT64(size, 0, 0, NULL),
     AT64(size, 4194305, EINVAL, "L1 table is too small (l1_size 2, size 4194305 needs 3)"),
     AT64(size, UINT64_MAX, EFBIG, "Image is too big (size 18446744073709551615)"),
@@ -107,8 +108,7 @@ static const struct field_case cases[] = {
     AT64(autoclear_features, AUTOCLEAR_DATA_FILE_RAW, EINVAL,
          "data-file-raw requires a data file (autoclear bit 1)"),
     AT64(incompatible_features, INCOMPAT_DIRTY | INCOMPAT_CORRUPT, 0, NULL),
-    AT64(incompatible_features, INCOMPAT_EXTENDED_L2, EINVAL,
-         "Unsupported subcluster size: 128"),
+    AT64(incompatible_features, INCOMPAT_EXTENDED_L2, EINVAL, "Unsupported subcluster size: 128"),
     AT64(incompatible_features, INCOMPAT_COMPRESSION, EINVAL,
          "qcow2: Compression type incompatible feature bit must not be set (compression type 0)"),
     AT64(incompatible_features, INCOMPAT_DATA_FILE, EINVAL,
@@ -166,7 +166,8 @@ static void short_files(void **state)
     }
 }
 
-/* A cut anywhere gives an error or an image, and the header's tables are never read past the end. */
+/* A cut anywhere gives an error or an image, and the header's tables are never read past the end.
+ */
 static void every_truncation_is_survived(void **state)
 {
     (void)state;
@@ -193,8 +194,9 @@ static void compression_types(void **state)
     (void)state;
     struct image m = small();
     *HEADER(&m, compression_type) = 1;
-    expect_open(&m, 0, EINVAL,
-                "qcow2: Compression type incompatible feature bit must be set (compression type 1)");
+    expect_open(
+        &m, 0, EINVAL,
+        "qcow2: Compression type incompatible feature bit must be set (compression type 1)");
     SET64(&m, incompatible_features, INCOMPAT_COMPRESSION);
     expect_opens(&m, 0);
     *HEADER(&m, compression_type) = 2;

@@ -97,8 +97,8 @@ static void runs_cross_pieces(void **state)
     image_set_entry(&m, 262143, ENTRY_ZERO, 0);
     char want[400];
     snprintf(want, sizeof want,
-             "0+%" PRIu64 " zero@%" PRIu64 " %" PRIu64 "+%" PRIu64 " unallocated %" PRIu64 "+%" PRIu64
-             " zero %" PRIu64 "+%" PRIu64 " unallocated %" PRIu64 "+%" PRIu64 " zero",
+             "0+%" PRIu64 " zero@%" PRIu64 " %" PRIu64 "+%" PRIu64 " unallocated %" PRIu64
+             "+%" PRIu64 " zero %" PRIu64 "+%" PRIu64 " unallocated %" PRIu64 "+%" PRIu64 " zero",
              20000 * cluster, base, 20000 * cluster, (24576 - 20000) * cluster, 24576 * cluster,
              cluster, 24577 * cluster, (262143 - 24577) * cluster, 262143 * cluster, cluster);
     expect_map(&m, want);

@@ -43,7 +43,8 @@ static void expect_data_file(const char *image, const char *name, const char *wa
     free(path);
 }
 
-/* The current folder first, as QEMU; else beside the image; where neither is, the name as it stands. */
+/* The current folder first, as QEMU; else beside the image; where neither is, the name as it
+ * stands. */
 static void data_file_names(void **state)
 {
     (void)state;
@@ -103,9 +104,10 @@ static void backing_files_of_unstated_format(void **state)
     assert_int_equal(policy_probed_backing(raw, f, true, &err), 0);
     assert_int_equal(policy_probed_backing(driver_by_name("qcow2"), f, false, &err), 0);
     assert_int_equal(policy_probed_backing(driver_by_name("vpc"), f, false, &err), 0);
-    expect_error(&err, policy_probed_backing(iso, f, true, &err), ENOTSUP,
-                 "Backing file 'base.img' has no stated format; it would be taken for raw, but looks "
-                 "like 'iso'");
+    expect_error(
+        &err, policy_probed_backing(iso, f, true, &err), ENOTSUP,
+        "Backing file 'base.img' has no stated format; it would be taken for raw, but looks "
+        "like 'iso'");
     file_close(f);
     assert_null(driver_by_name("bochs"));
 }

@@ -119,14 +119,15 @@ static void foreign_formats_are_refused(void **state)
     struct img_error err = IMG_ERROR_INIT;
     uint8_t *iso = calloc(1, 40000);
     memcpy(iso + 32769, "CD001", 5);
-    open_memory(&err, "KDMV", 4, NULL, 0, ENOTSUP, "Format 'vmdk' is recognised, but cannot be read");
+    open_memory(&err, "KDMV", 4, NULL, 0, ENOTSUP,
+                "Format 'vmdk' is recognised, but cannot be read");
     open_memory(&err, "KDMV", 4, "raw", 0, 0, NULL);
     open_memory(&err, "KDMV", 4, "vmdx", 0, EINVAL, "Unknown driver 'vmdx'");
     open_memory(&err, iso, 40000, NULL, IMG_OPEN_PROBE_LIKE_QEMU, 0, NULL);
     struct img *img;
     int ret = img_open_memory(&img, iso, 40000, NULL, 0, &err);
-    assert_string_equal(err.hint,
-                        "An ISO image is a plain disk too: state the format raw to read it as one.");
+    assert_string_equal(
+        err.hint, "An ISO image is a plain disk too: state the format raw to read it as one.");
     expect_error(&err, ret, ENOTSUP, "Format 'iso' is recognised, but cannot be read");
     free(iso);
 }

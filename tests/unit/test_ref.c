@@ -1,4 +1,5 @@
-/* Names of images: paths, "file:", "json:", lists of options, and nonsense with its exact message. */
+/* Names of images: paths, "file:", "json:", lists of options, and nonsense with its exact message.
+ */
 #include "lib/flatopts.h"
 #include "make_qcow2.h"
 
@@ -58,8 +59,9 @@ static void raw_windows(void **state)
     assert_int_equal(ref.raw_offset, 512);
     assert_int_equal(ref.raw_size, 1024);
     char *shown = ref_display_name(&ref);
-    assert_string_equal(shown, "json:{\"offset\": \"512\", \"driver\": \"raw\", \"size\": \"1024\", "
-                               "\"file\": {\"driver\": \"file\", \"filename\": \"a\\\"b\"}}");
+    assert_string_equal(shown,
+                        "json:{\"offset\": \"512\", \"driver\": \"raw\", \"size\": \"1024\", "
+                        "\"file\": {\"driver\": \"file\", \"filename\": \"a\\\"b\"}}");
     struct image_ref again = parse(shown);
     assert_int_equal(again.raw_size, 1024);
     assert_string_equal(again.path, "a\"b");
@@ -76,8 +78,9 @@ static void raw_windows(void **state)
 static void backing(void **state)
 {
     (void)state;
-    struct image_ref ref = parse("json:{\"driver\":\"qcow2\",\"file.filename\":\"top\",\"backing\":{"
-                                 "\"driver\":\"raw\",\"file\":{\"filename\":\"base\"}}}");
+    struct image_ref ref = parse(
+        "json:{\"driver\":\"qcow2\",\"file.filename\":\"top\",\"backing\":{"
+        "\"driver\":\"raw\",\"file\":{\"filename\":\"base\"}}}");
     assert_non_null(ref.backing);
     assert_string_equal(ref.backing->path, "base");
     assert_string_equal(ref.backing->format, "raw");
@@ -120,8 +123,7 @@ static void nonsense(void **state)
         {"json:{\"driver\":\"qcow2\"}", EINVAL, "A block device must be specified for \"file\""},
         {"json:{\"file\":[\"a\"]}", EINVAL, "Option 'file' cannot be a list"},
         {"json:{\"file\":{\"filename\":null}}", EINVAL, "Option 'file.filename' cannot be null"},
-        {"json:{\"file\":\"node0\"}", EINVAL,
-         "Cannot find device='node0' nor node-name='node0'"},
+        {"json:{\"file\":\"node0\"}", EINVAL, "Cannot find device='node0' nor node-name='node0'"},
         {"json:{\"driver\":\"qcow2\",\"backing\":\"node0\"}", EINVAL,
          "Cannot find device='node0' nor node-name='node0'"},
         {"json:{\"file\":{\"driver\":\"nbd\",\"host\":\"h\"}}", ENOTSUP,
@@ -234,8 +236,8 @@ static void json_strings(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(paths),   cmocka_unit_test(json),     cmocka_unit_test(raw_windows),
-        cmocka_unit_test(backing), cmocka_unit_test(nonsense), cmocka_unit_test(option_lists),
+        cmocka_unit_test(paths),   cmocka_unit_test(json),         cmocka_unit_test(raw_windows),
+        cmocka_unit_test(backing), cmocka_unit_test(nonsense),     cmocka_unit_test(option_lists),
         cmocka_unit_test(limits),  cmocka_unit_test(json_strings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,8 +3,7 @@
 #include "make_qcow2.h"
 
 static const struct snapshot_spec two[] = {
-    {"1", "first", 24, 4 << 20},
-    {"2", "1", 16, 2 << 20}, /* named like the other's ID */
+    {"1", "first", 24, 4 << 20}, {"2", "1", 16, 2 << 20}, /* named like the other's ID */
 };
 
 static void what_is_read(void **state)
@@ -67,7 +66,8 @@ static void too_much_extra_data(void **state)
     int ret = img_open_memory(&img, m.data, m.size, "qcow2", 0, &err);
     assert_string_equal(err.hint, "You can force-remove this extra metadata by updating the image "
                                   "via 'qemu-img check -r all'");
-    expect_error(&err, ret, EFBIG, "Too much extra metadata in snapshot table entry 0 (extra_data_size 1025, at most "
+    expect_error(&err, ret, EFBIG,
+                 "Too much extra metadata in snapshot table entry 0 (extra_data_size 1025, at most "
                  "1024)");
     image_free(&m);
 }
