@@ -212,9 +212,9 @@ static uint64_t unallocated_tables(const struct qcow2 *q, uint64_t l1_index, uin
     return n;
 }
 
-/* The extent at OFF within one L2 table, or a stretch of L1 without any. */
-static int map_in_table(struct qcow2 *q, uint64_t off, uint64_t max, struct extent *out,
-                        struct img_error *err)
+/* The extent at OFF within one L2 table, or a stretch of L1 without any. ASKED: of the whole walk. */
+static int map_in_table(struct qcow2 *q, uint64_t off, uint64_t max, uint64_t asked,
+                        struct extent *out, struct img_error *err)
 {
     const struct qcow2_geometry *g = &q->geometry;
     unsigned table_bits = g->cluster_bits + g->l2_bits;
@@ -231,7 +231,7 @@ static int map_in_table(struct qcow2 *q, uint64_t off, uint64_t max, struct exte
     }
     struct place p = {off, table, (uint32_t)(in_table >> g->cluster_bits)};
     struct l2_piece piece;
-    ret = qcow2_l2_piece(q, table, p.l2_index, max, &piece, err);
+    ret = qcow2_l2_piece(q, table, p.l2_index, asked, &piece, err);
     if (ret < 0)
         return ret;
     ret = map_in_piece(q, &piece, &p, max, out, err);
@@ -239,17 +239,27 @@ static int map_in_table(struct qcow2 *q, uint64_t off, uint64_t max, struct exte
     return ret;
 }
 
+/* Does what lies at OFF continue E? Looks at one cluster, so that no run is measured in vain. */
+static bool continues_at(struct qcow2 *q, const struct extent *e, uint64_t off, uint64_t max,
+                         uint64_t asked)
+{
+    struct extent next;
+    uint64_t least = min_u64(max, q->geometry.cluster_size);
+    /* what is wrong further on is reported when the walk gets there */
+    return map_in_table(q, off, least, asked, &next, NULL) == 0 && extent_continues(e, &next);
+}
+
 int qcow2_map(struct layer *l, guest_off off, uint64_t max, enum map_detail detail,
               struct extent *out, struct img_error *err)
 {
     (void)detail;
     struct qcow2 *q = l->state;
-    int ret = map_in_table(q, off.v, max, out, err);
+    int ret = map_in_table(q, off.v, max, max, out, err);
     while (!ret && out->length < max) {
         struct extent next;
-        /* what is wrong further on is reported when the walk gets there */
-        if (map_in_table(q, off.v + out->length, max - out->length, &next, NULL) < 0 ||
-            !extent_continues(out, &next))
+        uint64_t at = off.v + out->length, left = max - out->length;
+        if (!continues_at(q, out, at, left, max) ||
+            map_in_table(q, at, left, max, &next, NULL) < 0)
             break;
         out->length += next.length;
     }
