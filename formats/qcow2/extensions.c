@@ -43,8 +43,7 @@ static int read_one(const struct qcow2 *q, uint64_t offset, struct extension *e,
 int qcow2_read_name(const struct qcow2 *q, uint64_t offset, uint32_t length, const char *what,
                     char **out, struct img_error *err)
 {
-    if (*out)
-        return img_fail(err, EINVAL, "%s is given twice (again at %#" PRIx64 ")", what, offset);
+    free(*out); /* given twice, the last one counts, as in QEMU */
     *out = calloc(1, (size_t)length + 1);
     if (!*out)
         return img_fail_nomem(err);

@@ -96,7 +96,7 @@ const char *qcow2_overlapped(const struct qcow2 *q, uint64_t offset, uint64_t le
 
 /* extensions.c */
 int qcow2_read_extensions(struct qcow2 *q, struct img_error *err);
-/* A name of LENGTH bytes; WHAT it is, for messages. *OUT must be NULL, else it is given twice. */
+/* A name of LENGTH bytes in the place of *OUT; WHAT it is, for messages. */
 int qcow2_read_name(const struct qcow2 *q, uint64_t offset, uint32_t length, const char *what,
                     char **out, struct img_error *err);
 /* Words the refusal of incompatible features, with their names out of the image's own table. */
