@@ -1,6 +1,6 @@
 /*
- * Two address spaces that must not be mixed: the guest's disk, and the host file. One-field structs,
- * so that passing one for the other does not compile.
+ * Two address spaces that must not be mixed: the guest's disk, and the host file. One-field
+ * structs, so that passing one for the other does not compile.
  */
 #ifndef LIB_ADDR_H
 #define LIB_ADDR_H

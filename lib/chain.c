@@ -129,8 +129,8 @@ static int descend(struct img *img, struct chain_trail *trail,
     return ret;
 }
 
-int chain_open(struct img *img, const struct img_open_options *options,
-               const struct image_ref *top, struct img_error *err)
+int chain_open(struct img *img, const struct img_open_options *options, const struct image_ref *top,
+               struct img_error *err)
 {
     struct chain_trail trail = {0};
     bool done = false;

@@ -1,11 +1,12 @@
 /*
- * What a format answers. A format knows its own file and nothing else: it never opens its parent or its
- * data file, it names them, and answers UNALLOCATED for a range that it does not hold.
+ * What a format answers. A format knows its own file and nothing else: it never opens its parent or
+ * its data file, it names them, and answers UNALLOCATED for a range that it does not hold.
  */
 #ifndef LIB_DRIVER_H
 #define LIB_DRIVER_H
 
 #include "lib/extents.h"
+#include "lib/options.h"
 
 /* One image of a chain. The format fills in what is marked so when it opens. */
 struct layer {
@@ -13,7 +14,7 @@ struct layer {
     void *state; /* the format's */
     char *filename;
     struct file *file;
-    struct file *data_file; /* opened by the core when external_data is set */
+    struct file *data_file;        /* opened by the core when external_data is set */
     uint64_t raw_offset, raw_size; /* window in a raw file; raw_size UINT64_MAX: to the end */
     bool data_file_given;          /* the user named the data file: the image need not */
     size_t cache_bytes;            /* how much mapping metadata to keep at hand */
@@ -23,9 +24,10 @@ struct layer {
     char *backing_name;    /* NULL: none */
     char *backing_format;  /* NULL: not named */
     char *data_file_name;  /* NULL: none */
-    bool external_data; /* guest data lies in data_file, not in file */
+    bool external_data;    /* guest data lies in data_file, not in file */
     bool encrypted;
-    const char *bitmaps_stale; /* why its bitmaps say nothing any more; NULL: they do, or none are there */
+    const char
+        *bitmaps_stale; /* why its bitmaps say nothing any more; NULL: they do, or none are there */
 };
 
 enum map_detail {
@@ -40,9 +42,22 @@ struct layer_tables {
     bool extended_l2;
 };
 
+struct check_report;
+
+/* What a new image asks of its host, known before a byte is written. */
+struct create_plan {
+    void *layout; /* the format's own; the core releases it with free() */
+    uint64_t file_length;
+    uint64_t file_bytes;   /* how much space of it is taken at once */
+    const char *data_file; /* guest data goes there; NULL: it has none. As the options have it. */
+    uint64_t data_size;
+    enum preallocation data_preallocation;
+};
+
 struct driver {
     const char *name;
-    bool plain; /* the file is the disk: there is no metadata that a writer could change under a reader */
+    bool plain; /* the file is the disk: there is no metadata that a writer could change under a
+                   reader */
     /* How sure the first bytes of a file make it: 0 not at all, 100 certain. */
     int (*probe)(const uint8_t *head, size_t len);
     /* The same by what stands elsewhere in a file whose first bytes said nothing; may be NULL. */
@@ -67,6 +82,17 @@ struct driver {
     int (*describe)(struct layer *l, struct img_info *info, struct img_error *err);
     /* May be NULL: the format has no tables. */
     int (*tables)(struct layer *l, struct layer_tables *out, struct img_error *err);
+    /* Looks for damage in a layer opened with IMG_OPEN_CHECK (check.h). May be NULL. */
+    int (*check)(struct layer *l, struct check_report *report, struct img_error *err);
+
+    /* What a new image can be given: "size" and more. NULL: this format cannot be created. */
+    const struct option_desc *create_options;
+    /* Checks OPTIONS and computes what they lead to, without any I/O. -EFBIG: the size is too
+     * large. */
+    int (*plan)(struct create_plan *plan, const struct option_set *options, struct img_error *err);
+    /* Lays the image out in F, a file of the planned length without contents, or a device with some
+     * that mean nothing any more. What makes it an image comes last. */
+    int (*create)(const struct create_plan *plan, struct file *f, struct img_error *err);
 };
 
 /* All formats, raw last; ends with NULL. Defined by the formats (formats/drivers.c). */
@@ -76,8 +102,8 @@ extern const struct driver *const drivers[];
 const struct driver *driver_by_name(const char *name);
 
 /*
- * Chooses by looking at the file. *GUESSED: nothing matched its first bytes; *OUT is then raw, or, with
- * FAR, what the rest of it looks like.
+ * Chooses by looking at the file. *GUESSED: nothing matched its first bytes; *OUT is then raw, or,
+ * with FAR, what the rest of it looks like.
  */
 int driver_probe(const struct driver **out, struct file *f, bool far, bool *guessed,
                  struct img_error *err);

@@ -25,8 +25,7 @@ int img_prefix(struct img_error *err, int ret, const char *fmt, ...)
 void img_hint(struct img_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Adds what QEMU's words leave out: the field's value, who named the file. Parts join with "; ". */
-void img_context(struct img_error *err, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
+void img_context(struct img_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* QEMU's words, MESSAGE, and the value behind them. */
 #define img_fail_detail(err, code, message, ...)                                                   \

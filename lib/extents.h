@@ -8,8 +8,9 @@
 struct extent {
     uint64_t length;
     enum img_extent_kind kind;
-    struct file *file; /* the host file that holds it, or NULL: DATA, and ZERO that is preallocated */
-    host_off host;     /* where in FILE */
+    struct file
+        *file;     /* the host file that holds it, or NULL: DATA, and ZERO that is preallocated */
+    host_off host; /* where in FILE */
 };
 
 /* Does NEXT continue PREV, so that one extent can say both? */

@@ -25,12 +25,12 @@ static int64_t read_or_fail(struct file *f, void *buf, size_t len, host_off off,
                             struct img_error *err)
 {
     if (off.v > INT64_MAX || len > INT64_MAX - off.v)
-        return img_fail(err, EINVAL, "Read of %zu bytes at %#" PRIx64 " of '%s' is out of range", len,
-                        off.v, f->name);
+        return img_fail(err, EINVAL, "Read of %zu bytes at %#" PRIx64 " of '%s' is out of range",
+                        len, off.v, f->name);
     int64_t got = f->ops->pread(f, buf, len, off);
     if (got < 0)
-        return img_fail_errno(err, (int)-got, "Could not read %zu bytes at %#" PRIx64 " of '%s'", len,
-                              off.v, f->name);
+        return img_fail_errno(err, (int)-got, "Could not read %zu bytes at %#" PRIx64 " of '%s'",
+                              len, off.v, f->name);
     return got;
 }
 
@@ -80,8 +80,8 @@ int file_write(struct file *f, const void *buf, size_t len, host_off off, struct
     if (ret < 0)
         return ret;
     ret = f->ops->pwrite(f, buf, len, off);
-    return ret < 0 ? img_fail_errno(err, -ret, "Could not write %zu bytes at %#" PRIx64 " of '%s'", len,
-                                    off.v, f->name)
+    return ret < 0 ? img_fail_errno(err, -ret, "Could not write %zu bytes at %#" PRIx64 " of '%s'",
+                                    len, off.v, f->name)
                    : 0;
 }
 
@@ -166,7 +166,8 @@ int file_extend(struct file *f, uint64_t from, uint64_t to, enum preallocation m
     if (!ret && mode == PREALLOC_FALLOC)
         ret = allocate(f, from, to, err);
     if (!ret && mode == PREALLOC_FULL)
-        ret = write_zeroes(f, host(from), to - from, "Could not write zeros for preallocation", err);
+        ret = write_zeroes(f, host(from), to - from, "Could not write zeros for preallocation",
+                           err);
     return ret;
 }
 
@@ -175,7 +176,7 @@ int file_check_space(struct file *f, uint64_t bytes, struct img_error *err)
     int64_t space = f->ops->space ? f->ops->space(f) : -EOPNOTSUPP;
     if (space < 0 || (uint64_t)space >= bytes)
         return 0;
-    return img_fail(err, ENOSPC, "No space left on device: %" PRIu64 " bytes are needed, %" PRId64
-                                 " are free",
-                    bytes, space);
+    return img_fail_detail(err, ENOSPC, "No space left on device",
+                           "'%s' needs %" PRIu64 " bytes, %" PRId64 " are free", f->name, bytes,
+                           space);
 }

@@ -1,6 +1,6 @@
 /*
- * A host file: the bytes that an image lies in. Backends: file_posix.c (files and block devices) and
- * file_mem.c (tests, fuzzers). All calls are safe from several threads at once. Every byte that
+ * A host file: the bytes that an image lies in. Backends: file_posix.c (files and block devices)
+ * and file_mem.c (tests, fuzzers). All calls are safe from several threads at once. Every byte that
  * imgtool writes goes through these ops, so that a test can put a backend of its own underneath.
  */
 #ifndef LIB_FILE_H
@@ -98,8 +98,8 @@ int file_read_upto(struct file *f, void *buf, size_t len, host_off off, size_t *
 int file_read_padded(struct file *f, void *buf, size_t len, host_off off, struct img_error *err);
 
 /*
- * Writing. All bytes are written or the call fails; -ECANCELED when the file's owner asked to stop. Only
- * file_flush makes sure that what was written survives.
+ * Writing. All bytes are written or the call fails; -ECANCELED when the file's owner asked to stop.
+ * Only file_flush makes sure that what was written survives.
  */
 int file_write(struct file *f, const void *buf, size_t len, host_off off, struct img_error *err);
 int file_truncate(struct file *f, uint64_t size, struct img_error *err);
@@ -108,7 +108,8 @@ int file_flush(struct file *f, struct img_error *err);
 /* Makes a range read as zeroes; past the end of the file, the file grows by a hole. */
 int file_zero(struct file *f, host_off off, uint64_t len, struct img_error *err);
 
-/* Makes the file at least TO bytes long and gives [FROM, TO), which lies past its end, space by MODE. */
+/* Makes the file at least TO bytes long and gives [FROM, TO), which lies past its end, space by
+ * MODE. */
 int file_extend(struct file *f, uint64_t from, uint64_t to, enum preallocation mode,
                 struct img_error *err);
 
@@ -118,9 +119,8 @@ int file_check_space(struct file *f, uint64_t bytes, struct img_error *err);
 /*
  * file_create.c: a file that appears under its name only when it is whole.
  *
- *   new_file_open      makes it, empty, beside its future name; that may be a symbolic link, which is
- *                      followed, or a file that exists, which is locked against other programs
- *   (write through ->file)
+ *   new_file_open      makes it, empty, beside its future name; that may be a symbolic link, which
+ * is followed, or a file that exists, which is locked against other programs (write through ->file)
  *   new_file_finish    flushes it
  *   new_file_publish   gives it its name, in the place of what was there
  *   new_file_close     in any case; what was not published is gone without a trace
@@ -145,6 +145,8 @@ int new_file_open(struct new_file **out, const char *path, const struct new_file
                   struct img_error *err);
 int new_file_finish(struct new_file *n, struct img_error *err);
 int new_file_publish(struct new_file *n, struct img_error *err);
+/* Is N what will stand under the name PATH, or stands there now? */
+bool new_file_is(const struct new_file *n, const char *path);
 /* Takes back a published file, if there was none before it. */
 void new_file_withdraw(struct new_file *n);
 void new_file_close(struct new_file *n);

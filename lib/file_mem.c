@@ -39,8 +39,12 @@ static void mem_close(struct file *f)
 }
 
 static const struct file_ops mem_ops = {
-    .protocol = "file", .pread = mem_pread, .size = mem_size, .allocated = mem_allocated,
-    .extent = mem_extent, .close = mem_close,
+    .protocol = "file",
+    .pread = mem_pread,
+    .size = mem_size,
+    .allocated = mem_allocated,
+    .extent = mem_extent,
+    .close = mem_close,
 };
 
 int file_open_memory(struct file **out, const char *name, const void *data, size_t size,
@@ -53,8 +57,12 @@ int file_open_memory(struct file **out, const char *name, const void *data, size
         free(copy);
         return img_fail_nomem(err);
     }
-    *f = (struct file){.ops = &mem_ops, .name = copy, .id = {0, (uintptr_t)data}, .fd = -1,
-                       .mem = data, .mem_size = size};
+    *f = (struct file){.ops = &mem_ops,
+                       .name = copy,
+                       .id = {0, (uintptr_t)data},
+                       .fd = -1,
+                       .mem = data,
+                       .mem_size = size};
     *out = f;
     return 0;
 }

@@ -99,7 +99,7 @@ static int posix_pwrite(struct file *f, const void *buf, size_t len, host_off of
 
 static int posix_truncate(struct file *f, uint64_t size)
 {
-    uint64_t now;
+    uint64_t now = 0;
     int ret;
     if (f->device) {
         ret = posix_size(f, &now);
@@ -121,7 +121,8 @@ static int call_fallocate(struct file *f, int mode, host_off off, uint64_t len)
     while (ret < 0 && errno == EINTR);
     if (ret == 0)
         return 0;
-    /* a kernel or a file system that does not know the call, or a device that does not know the mode */
+    /* a kernel or a file system that does not know the call, or a device that does not know the
+     * mode */
     return errno == ENOSYS || errno == EINVAL || errno == ENODEV ? -EOPNOTSUPP : -errno;
 }
 
@@ -151,7 +152,8 @@ static int64_t posix_space(struct file *f)
     struct statvfs st;
     if (f->device || fstatvfs(f->fd, &st) < 0)
         return -EOPNOTSUPP;
-    /* what is kept back for root is root's to use; a file system that counts no blocks has no limit */
+    /* what is kept back for root is root's to use; a file system that counts no blocks has no limit
+     */
     uint64_t blocks = geteuid() == 0 ? st.f_bfree : st.f_bavail, bytes;
     if (!st.f_blocks || __builtin_mul_overflow(blocks, (uint64_t)st.f_frsize, &bytes))
         return -EOPNOTSUPP;
@@ -160,10 +162,10 @@ static int64_t posix_space(struct file *f)
 
 #define POSIX_OPS(NAME)                                                                            \
     {                                                                                              \
-        .protocol = NAME, .pread = posix_pread, .size = posix_size, .allocated = posix_allocated,  \
-        .extent = posix_extent, .close = posix_close, .pwrite = posix_pwrite,                      \
-        .truncate = posix_truncate, .allocate = posix_allocate, .zero = posix_zero,                \
-        .flush = posix_flush, .space = posix_space,                                                \
+        .protocol = (NAME), .pread = posix_pread, .size = posix_size,                              \
+        .allocated = posix_allocated, .extent = posix_extent, .close = posix_close,                \
+        .pwrite = posix_pwrite, .truncate = posix_truncate, .allocate = posix_allocate,            \
+        .zero = posix_zero, .flush = posix_flush, .space = posix_space,                            \
     }
 
 static const struct file_ops file_ops = POSIX_OPS("file");

@@ -15,8 +15,8 @@ int flat_options_add(struct flat_options *o, const char *key, const char *value,
     if (o->count == MAX_OPTIONS)
         return img_fail(err, EINVAL, "More than %d options", MAX_OPTIONS);
     if (strlen(key) > MAX_KEY)
-        return img_fail(err, EINVAL, "Option name too long (%zu characters, at most %d)", strlen(key),
-                        MAX_KEY);
+        return img_fail(err, EINVAL, "Option name too long (%zu characters, at most %d)",
+                        strlen(key), MAX_KEY);
     struct flat_option *items = realloc(o->items, (o->count + 1) * sizeof *items);
     if (!items)
         return img_fail_nomem(err);
@@ -58,7 +58,8 @@ static int flatten(struct flat_options *o, const char *prefix, struct json_objec
     for (; !ret && !json_object_iter_equal(&it, &end); json_object_iter_next(&it)) {
         struct json_object *value = json_object_iter_peek_value(&it);
         char *key;
-        if (asprintf(&key, "%s%s%s", prefix, *prefix ? "." : "", json_object_iter_peek_name(&it)) < 0)
+        if (asprintf(&key, "%s%s%s", prefix, *prefix ? "." : "", json_object_iter_peek_name(&it)) <
+            0)
             return img_fail_nomem(err);
         if (json_object_is_type(value, json_type_object))
             ret = flatten(o, key, value, err);
@@ -84,14 +85,16 @@ int flat_options_from_json(struct flat_options *o, const char *json, struct img_
     size_t parsed = json_tokener_get_parse_end(tok);
     int ret = 0;
     if (why == json_tokener_continue || why == json_tokener_error_parse_eof)
-        ret = img_fail(err, EINVAL, "Could not parse the JSON options: JSON parse error, premature "
-                                    "EOI");
+        ret = img_fail(err, EINVAL,
+                       "Could not parse the JSON options: JSON parse error, premature "
+                       "EOI");
     else if (why != json_tokener_success)
         ret = img_fail(err, EINVAL, "Could not parse the JSON options: JSON parse error, %s",
                        json_tokener_error_desc(why));
     else if (json[parsed + strspn(json + parsed, " \t\r\n")])
-        ret = img_fail(err, EINVAL, "Could not parse the JSON options: JSON parse error, '%s' "
-                                    "follows the object",
+        ret = img_fail(err, EINVAL,
+                       "Could not parse the JSON options: JSON parse error, '%s' "
+                       "follows the object",
                        json + parsed);
     else if (!json_object_is_type(root, json_type_object))
         ret = img_fail(err, EINVAL, "Invalid JSON object given");

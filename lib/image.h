@@ -20,19 +20,21 @@ int layer_open(struct layer **out, const struct image_ref *ref,
                struct img_error *err);
 void layer_close(struct layer *l);
 
-/* The same for a file that is open already, which is taken over (on failure too). FORMAT may be NULL. */
+/* The same for a file that is open already, which is taken over (on failure too). FORMAT may be
+ * NULL. */
 int layer_open_file(struct layer **out, struct file *f, const char *format, unsigned flags,
                     struct img_error *err);
 
 /*
- * An image in memory, for tests and fuzzers: SIZE bytes at DATA, which are borrowed until img_close. No
- * other file is touched: no backing file is opened, and a data file that the image names has the same
- * bytes as the image.
+ * An image in memory, for tests and fuzzers: SIZE bytes at DATA, which are borrowed until
+ * img_close. No other file is touched: no backing file is opened, and a data file that the image
+ * names has the same bytes as the image.
  */
 int img_open_memory(struct img **out, const void *data, size_t size, const char *format,
                     unsigned flags, struct img_error *err);
 
-/* Opens FILENAME as OPTIONS say, without its parent. *REF is what it names, for the caller to clear. */
+/* Opens FILENAME as OPTIONS say, without its parent. *REF is what it names, for the caller to
+ * clear. */
 int layer_open_top(struct layer **out, struct image_ref *ref, const char *filename,
                    const struct img_open_options *options, struct img_error *err);
 
@@ -40,8 +42,8 @@ int layer_open_top(struct layer **out, struct image_ref *ref, const char *filena
 int layer_describe(struct img_info **out, struct layer *l, struct img_error *err);
 
 /*
- * ops/each_layer.c: calls FN for FILENAME and, with WHOLE_CHAIN, for every layer below it, each opened
- * by itself for its metadata only and closed again. A FN that fails ends the walk.
+ * ops/each_layer.c: calls FN for FILENAME and, with WHOLE_CHAIN, for every layer below it, each
+ * opened by itself for its metadata only and closed again. A FN that fails ends the walk.
  */
 int each_layer(const char *filename, const struct img_open_options *options, bool whole_chain,
                int (*fn)(void *opaque, struct layer *l, struct img_error *err), void *opaque,
@@ -50,8 +52,8 @@ int each_layer(const char *filename, const struct img_open_options *options, boo
 /* chain.c */
 
 /* Opens every layer below the top of IMG. OVERRIDE: a backing file that the user named, or NULL. */
-int chain_open(struct img *img, const struct img_open_options *options,
-               const struct image_ref *ref, struct img_error *err);
+int chain_open(struct img *img, const struct img_open_options *options, const struct image_ref *ref,
+               struct img_error *err);
 
 /* What BELOW the layer L names as its backing file, and that name put together. */
 int chain_backing_ref(struct image_ref *ref, char **full, const struct layer *l,
@@ -66,7 +68,7 @@ struct chain_trail {
     struct chain_seen {
         struct file_identity id;
         const struct driver *driver;
-    } *seen;
+    } * seen;
     size_t count;
 };
 
@@ -85,7 +87,7 @@ struct chain_walk {
     struct chain_step {
         uint64_t start;
         struct extent extent; /* length 0: nothing known */
-    } *steps;                 /* one a layer */
+    } * steps;                /* one a layer */
 };
 
 int chain_map(struct img *img, guest_off off, uint64_t max, enum map_detail detail,

@@ -5,8 +5,8 @@
  *
  * Conventions
  *   - Offsets, lengths and sizes are bytes.
- *   - Functions return 0 on success or a negative errno value. The last parameter, a struct img_error,
- *     then holds one phrase that says what was wrong; it may be NULL.
+ *   - Functions return 0 on success or a negative errno value. The last parameter, a struct
+ * img_error, then holds one phrase that says what was wrong; it may be NULL.
  *   - The library prints nothing, never exits and has no global state.
  *   - Strings are as the image or the caller gave them: bytes, usually UTF-8, without control
  *     characters filtered. A program that prints them decides how.
@@ -46,7 +46,10 @@ struct img_error {
     char *context; /* owned; details: a field's value, which image named the file; or NULL */
 };
 
-#define IMG_ERROR_INIT {0, NULL, NULL, NULL}
+#define IMG_ERROR_INIT                                                                             \
+    {                                                                                              \
+        0, NULL, NULL, NULL                                                                        \
+    }
 
 /* The message of an error, never NULL. Borrowed: valid until the error is changed or cleared. */
 IMG_API const char *img_error_message(const struct img_error *err);
@@ -58,9 +61,9 @@ IMG_API void img_error_clear(struct img_error *err);
 IMG_API const char *img_version(void);
 
 /*
- * Reads a size in bytes: a decimal number, with a fraction if one of the suffixes b, k, M, G, T, P, E
- * (powers of 1024, either case) follows, or a hexadecimal one after 0x. -EINVAL when TEXT is none,
- * -ERANGE when it is negative or does not fit.
+ * Reads a size in bytes: a decimal number, with a fraction if one of the suffixes b, k, M, G, T, P,
+ * E (powers of 1024, either case) follows, or a hexadecimal one after 0x. -EINVAL when TEXT is
+ * none, -ERANGE when it is negative or does not fit.
  */
 IMG_API int img_parse_size(const char *text, uint64_t *size);
 
@@ -83,8 +86,9 @@ enum img_open_flags {
     /* Where no format is stated, look at the first bytes alone, as QEMU does: an ISO image or a
      * fixed-size VHD then counts as raw. */
     IMG_OPEN_PROBE_LIKE_QEMU = 1 << 4,
-    /* For img_check alone: IMG_OPEN_NO_DATA, and damage that img_check reports (tables outside the file or
-     * on top of each other, broken snapshots and bitmaps) does not keep the image from being opened. */
+    /* For img_check alone: IMG_OPEN_NO_DATA, and damage that img_check reports (tables outside the
+     * file or on top of each other, broken snapshots and bitmaps) does not keep the image from
+     * being opened. */
     IMG_OPEN_CHECK = 1 << 5,
 };
 
@@ -97,8 +101,8 @@ struct img_open_options {
     const char *format;   /* "qcow2", "raw"; NULL: find out by looking at the file */
     const char *snapshot; /* read this internal snapshot's disk (its ID or name); NULL: the disk */
     unsigned flags;       /* enum img_open_flags, or-ed */
-    /* Called for things that are not errors but that a user should hear of. May be NULL. Only called
-     * from within the function that was given these options. */
+    /* Called for things that are not errors but that a user should hear of. May be NULL. Only
+     * called from within the function that was given these options. */
     void (*warn)(void *opaque, enum img_warning warning, const char *message);
     void *opaque;
 };
@@ -111,8 +115,8 @@ struct img_open_options {
  * specification, "Header": backing_file_offset). OPTIONS may be NULL. On success *IMG is owned by
  * the caller: img_close.
  *
- * Errors: -ENOENT and the like from the host, -EINVAL for a damaged image, -ENOTSUP for a format or a
- * feature that cannot be read, -ELOOP for a chain that never ends.
+ * Errors: -ENOENT and the like from the host, -EINVAL for a damaged image, -ENOTSUP for a format or
+ * a feature that cannot be read, -ELOOP for a chain that never ends.
  *
  * Thread safety: different handles are independent of each other. One handle may be mapped, read
  * and asked anything from several threads at once; img_close must come after the last of these.
@@ -129,8 +133,8 @@ IMG_API uint64_t img_size(const struct img *img);
 /* Number of layers: 1 for an image without a backing file. */
 IMG_API unsigned img_depth(const struct img *img);
 
-/* File name and format name of layer DEPTH (0 is the image itself). Borrowed: valid until img_close;
- * NULL when there is no such layer. */
+/* File name and format name of layer DEPTH (0 is the image itself). Borrowed: valid until
+ * img_close; NULL when there is no such layer. */
 IMG_API const char *img_layer_filename(const struct img *img, unsigned depth);
 IMG_API const char *img_layer_format(const struct img *img, unsigned depth);
 
@@ -145,7 +149,8 @@ IMG_API int img_read(struct img *img, void *buf, size_t length, uint64_t offset,
                      struct img_error *err);
 
 enum img_extent_kind {
-    IMG_EXTENT_UNALLOCATED, /* in no layer (or: not in this one, with IMG_OPEN_NO_BACKING); zeroes */
+    IMG_EXTENT_UNALLOCATED, /* in no layer (or: not in this one, with IMG_OPEN_NO_BACKING); zeroes
+                             */
     IMG_EXTENT_ZERO,        /* reads as zeroes, said so by a layer */
     IMG_EXTENT_DATA,        /* plain bytes in a host file */
     IMG_EXTENT_COMPRESSED,  /* compressed clusters */
@@ -153,24 +158,25 @@ enum img_extent_kind {
 };
 
 /*
- * A range of the guest's disk that is stored in one way. What `qemu-img map` calls present, zero and
- * data follow from it: present is kind != UNALLOCATED; see img_extent_* below for the others.
+ * A range of the guest's disk that is stored in one way. What `qemu-img map` calls present, zero
+ * and data follow from it: present is kind != UNALLOCATED; see img_extent_* below for the others.
  */
 struct img_extent {
     uint64_t start, length;
     enum img_extent_kind kind;
-    unsigned depth;       /* the layer that decides: 0 is the image itself */
-    bool reads_zero;      /* ZERO, UNALLOCATED, or DATA that lies in a hole of the host file */
-    bool has_offset;      /* the range has a place of its own in a host file */
-    uint64_t offset;      /* that place; meaningless without has_offset */
-    const char *filename; /* the host file; borrowed, valid until img_close; NULL without has_offset */
+    unsigned depth;  /* the layer that decides: 0 is the image itself */
+    bool reads_zero; /* ZERO, UNALLOCATED, or DATA that lies in a hole of the host file */
+    bool has_offset; /* the range has a place of its own in a host file */
+    uint64_t offset; /* that place; meaningless without has_offset */
+    const char
+        *filename; /* the host file; borrowed, valid until img_close; NULL without has_offset */
 };
 
 /*
- * Calls FN for each extent of [OFFSET, OFFSET + LENGTH), in order, as long as they can be: neighbours
- * that continue each other are one. LENGTH past the end is cut. When FN returns other than 0, the
- * walk stops and returns that value. The extents before an error have been delivered when it
- * returns. Safe from several threads at once.
+ * Calls FN for each extent of [OFFSET, OFFSET + LENGTH), in order, as long as they can be:
+ * neighbours that continue each other are one. LENGTH past the end is cut. When FN returns other
+ * than 0, the walk stops and returns that value. The extents before an error have been delivered
+ * when it returns. Safe from several threads at once.
  */
 IMG_API int img_map(struct img *img, uint64_t offset, uint64_t length,
                     int (*fn)(void *opaque, const struct img_extent *extent), void *opaque,
@@ -214,7 +220,7 @@ struct img_encryption_info {
 
 /* What only a qcow2 image has. */
 struct img_qcow2_info {
-    unsigned version; /* 2 (compat 0.10) or 3 (compat 1.1) */
+    unsigned version;             /* 2 (compat 0.10) or 3 (compat 1.1) */
     const char *compression_type; /* "zlib", "zstd" */
     bool lazy_refcounts, corrupt, extended_l2;
     unsigned refcount_bits;
@@ -272,12 +278,80 @@ IMG_API int img_chain_info(struct img_chain_info *chain, const char *filename,
                            const struct img_open_options *options, struct img_error *err);
 IMG_API void img_chain_info_free(struct img_chain_info *chain);
 
+/* ---- checking ----------------------------------------------------------------------------- */
+
+enum img_finding_kind {
+    IMG_FINDING_LEAK,              /* a cluster's refcount is too high: space is lost */
+    IMG_FINDING_REFCOUNT_TOO_LOW,  /* a cluster in use may be given to somebody else */
+    IMG_FINDING_REFCOUNT_OVERFLOW, /* more references than a refcount can hold */
+    IMG_FINDING_REFCOUNT_BLOCK,    /* the refcount table names a block that cannot be one */
+    IMG_FINDING_COPIED_FLAG,       /* the flag that promises refcount 1 is wrong */
+    IMG_FINDING_OUTSIDE,           /* something is said to lie outside the file */
+    IMG_FINDING_UNALIGNED,
+    IMG_FINDING_RESERVED_BITS,
+    IMG_FINDING_INVALID_ENTRY, /* an L2 entry that contradicts itself or the header */
+    IMG_FINDING_OVERLAP,       /* metadata that something else uses too, with a refcount to match */
+    IMG_FINDING_SHARED_TABLE,  /* one L2 table for several parts of the same disk */
+    IMG_FINDING_SNAPSHOT,
+    IMG_FINDING_BITMAP,
+    IMG_FINDING_ENCRYPTION,
+    IMG_FINDING_UNREADABLE, /* a part of the check could not be done */
+};
+
+enum img_severity {
+    IMG_SEVERITY_LEAK,       /* harmless but for the space */
+    IMG_SEVERITY_CORRUPTION, /* data is wrong, or the next write may destroy some */
+    IMG_SEVERITY_UNCHECKED,  /* the check could not look at something */
+    IMG_SEVERITY_NOTE,       /* not counted: what is behind other findings */
+};
+
+/* One thing that is wrong. */
+struct img_finding {
+    enum img_finding_kind kind;
+    enum img_severity severity;
+    const char *what; /* a line of text, in QEMU's words where it has some; may hold names out of
+                       * the image; borrowed: valid during the call */
+    uint64_t host_offset; /* of the cluster, or of the entry that is wrong */
+    bool has_guest_offset;
+    uint64_t guest_offset; /* what part of the active disk it concerns */
+};
+
+/*
+ * The sums, as `qemu-img check` counts them; what QEMU does not look at counts as corruptions too.
+ * A thing is counted once: where QEMU's own finding names it, there is no second one.
+ */
+struct img_check {
+    uint64_t corruptions, leaks, check_errors;
+    uint64_t unseen_by_qemu; /* how many of the corruptions QEMU does not find */
+    uint64_t told, untold;   /* findings that were handed to the function, and those only counted */
+    uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
+    uint64_t image_end_offset; /* behind the last cluster in use */
+};
+
+/*
+ * Looks for damage in the metadata of IMG, which was opened with IMG_OPEN_CHECK; its backing file
+ * and the contents of its data clusters are not looked at. FN (may be NULL) is called for each
+ * finding, in the order of QEMU, up to a limit far above what a person reads. Nothing is changed.
+ *
+ * Damage is no error: the call fails with -ENOTSUP where the format has nothing to check, and where
+ * the check could not be finished. Memory: about a byte for each cluster of the host file, two in
+ * an image with more than 250 snapshots. Not to be called from two threads at once.
+ */
+IMG_API int img_check(struct img *img, struct img_check *result,
+                      void (*fn)(void *opaque, const struct img_finding *finding), void *opaque,
+                      struct img_error *err);
+
+/* "leak", "refcount-too-low", "outside-file" and so on; "leak", "corruption", "unchecked", "note".
+ * These names do not change. */
+IMG_API const char *img_finding_kind_name(enum img_finding_kind kind);
+IMG_API const char *img_severity_name(enum img_severity severity);
+
 /* ---- QEMU's metadata caches --------------------------------------------------------------- */
 
 /*
- * QEMU keeps L2 tables and refcount blocks of every qcow2 layer in two caches. Where the L2 cache maps
- * less than the guest uses, random I/O reads tables again and again. What to set follows from a
- * few facts, of an image that exists (img_cache_survey) or of one that is yet to be created.
+ * QEMU keeps L2 tables and refcount blocks of every qcow2 layer in two caches. Where the L2 cache
+ * maps less than the guest uses, random I/O reads tables again and again. What to set follows from
+ * a few facts, of an image that exists (img_cache_survey) or of one that is yet to be created.
  */
 struct img_cache_facts {
     uint64_t virtual_size;
@@ -328,15 +402,16 @@ struct img_cache_advice {
     enum img_cache_reason reason;
     struct img_cache_sizes advised;
     struct img_cache_sizes taken; /* by QEMU when nothing is set */
-    /* This QEMU would cut l2-cache-size down to less (3.1 to 4.1.0 round the disk's need down); give
-     * cache-size, the sum, together with refcount-cache-size instead. */
+    /* This QEMU would cut l2-cache-size down to less (3.1 to 4.1.0 round the disk's need down);
+     * give cache-size, the sum, together with refcount-cache-size instead. */
     bool l2_by_sum;
 };
 
 /*
- * What to set for an image of these facts. The L2 cache is the one that maps the whole disk, in whole
- * clusters; the refcount cache is QEMU's minimum of 4 clusters, and with internal snapshots what
- * covers the file's refcount blocks. Pure: no I/O. -EINVAL for facts that no qcow2 image can have.
+ * What to set for an image of these facts. The L2 cache is the one that maps the whole disk, in
+ * whole clusters; the refcount cache is QEMU's minimum of 4 clusters, and with internal snapshots
+ * what covers the file's refcount blocks. Pure: no I/O. -EINVAL for facts that no qcow2 image can
+ * have.
  */
 IMG_API int img_advise_cache(struct img_cache_advice *advice, const struct img_cache_facts *facts,
                              const struct img_qemu_version *version, struct img_error *err);
@@ -363,9 +438,9 @@ struct img_cache_survey {
 };
 
 /*
- * Describes FILENAME and, with WHOLE_CHAIN, every layer below it, as img_chain_info does, with the L2
- * tables counted. Always release SURVEY with img_cache_survey_free; when a layer fails, it
- * still holds those above.
+ * Describes FILENAME and, with WHOLE_CHAIN, every layer below it, as img_chain_info does, with the
+ * L2 tables counted. Always release SURVEY with img_cache_survey_free; when a layer fails, it still
+ * holds those above.
  */
 IMG_API int img_cache_survey(struct img_cache_survey *survey, const char *filename,
                              const struct img_open_options *options, bool whole_chain,
@@ -394,8 +469,8 @@ struct img_advice {
     const char *check; /* its name, which does not change: "cluster-size", "backing-path", ... */
     enum img_advice_state state;
     char *found; /* what the check saw */
-    char *why;   /* why it matters; may be empty */
-    char *fix;   /* a command line for a shell, file names quoted; NULL: none needed, or none known */
+    char *why;   /* why it matters */
+    char *fix; /* a command line for a shell, file names quoted; NULL: none needed, or none known */
 };
 
 struct img_advice_report {
@@ -417,7 +492,8 @@ struct img_advise_options {
  * img_advice_report_free.
  *
  * What this host, its file systems or this user cannot tell ends as IMG_ADVICE_UNKNOWN; so does a
- * backing chain that cannot be followed to its end. Errors are those of img_open for the image itself.
+ * backing chain that cannot be followed to its end. Errors are those of img_open for the image
+ * itself.
  */
 IMG_API int img_advise(struct img_advice_report **report, const char *filename,
                        const struct img_advise_options *options, struct img_error *err);
@@ -425,6 +501,54 @@ IMG_API void img_advice_report_free(struct img_advice_report *report);
 
 /* "ok", "advised", "not-applicable", "unknown". */
 IMG_API const char *img_advice_state_name(enum img_advice_state state);
+
+/* ---- creating ----------------------------------------------------------------------------- */
+
+#define IMG_SIZE_UNKNOWN UINT64_MAX
+
+enum img_create_flags {
+    /* Do not look at the backing file, which need not exist: its format and the size must be given.
+     */
+    IMG_CREATE_UNSAFE_BACKING = 1 << 0,
+};
+
+struct img_create_options {
+    const char *format;       /* NULL: "raw" */
+    uint64_t size;            /* IMG_SIZE_UNKNOWN: the backing file's, or one that OPTIONS give */
+    const char *backing_file; /* NULL: none, unless OPTIONS name one; as the image will name it: */
+    const char *backing_format; /* relative to the image's folder */
+    /* "NAME=VALUE,..."; a comma in a value is doubled. img_create_help lists the names. May be
+     * NULL. */
+    const char *options;
+    unsigned flags; /* enum img_create_flags, or-ed */
+    /* Told once, after the options have been read and before anything is written, what they come
+     * to: "size=1048576 ...". May be NULL. */
+    void (*announce)(void *opaque, const char *summary);
+    /* Asked now and then; when it is true, the call fails with -ECANCELED. May be NULL. */
+    bool (*cancelled)(void *opaque);
+    void *opaque;
+};
+
+/*
+ * Creates the image FILENAME, a path or "file:PATH".
+ *
+ * The file, and an external data file (option data_file) with it, appear under their names when
+ * they are complete and on disk; a file that was there is then replaced, and keeps its mode. When
+ * the call fails, nothing has changed. A block device is written in place instead. A file that
+ * another program holds locked as QEMU locks images is not replaced (-EAGAIN).
+ *
+ * Errors: -EINVAL for an option, -EFBIG for a size that the format or the host cannot hold, -ENOSPC
+ * when the file system has less space than preallocation needs, -ECANCELED, and those of the host.
+ */
+IMG_API int img_create(const char *filename, const struct img_create_options *options,
+                       struct img_error *err);
+
+/*
+ * The options of a new image of FORMAT, a line each; with FILENAME, those of the host file too.
+ * *TEXT is owned by the caller: free().
+ */
+IMG_API int img_create_help(char **text, const char *format, const char *filename,
+                            struct img_error *err);
 
 #ifdef __cplusplus
 }

@@ -26,12 +26,12 @@ static int choose_driver(struct layer *l, const char *format, unsigned flags, bo
 static struct lock wanted_lock(const struct layer *l, unsigned flags, bool is_backing)
 {
     bool shared = (flags & IMG_OPEN_FORCE_SHARE) || (l->driver->plain && !is_backing);
-    return shared ? LOCK_SHARED : LOCK_READ;
+    return shared ? LOCK_SHARER : LOCK_READER;
 }
 
 /*
- * Chooses the format of L's file, locks the file as that format needs it, and only then lets the format
- * read its metadata. On failure, L has no driver: nothing to close.
+ * Chooses the format of L's file, locks the file as that format needs it, and only then lets the
+ * format read its metadata. On failure, L has no driver: nothing to close.
  */
 static int start_driver(struct layer *l, const char *format, unsigned flags, bool is_backing,
                         bool *probed, struct img_error *err)
@@ -69,7 +69,7 @@ static int open_data_file(struct layer *l, const struct image_ref *ref, bool sha
                l->data_file->id.inode == l->file->id.inode) {
         ret = img_fail(err, EINVAL, "Data file '%s' is the image itself", path);
     } else {
-        ret = lock_take(l->data_file, shared ? LOCK_SHARED : LOCK_READ_DATA, err);
+        ret = lock_take(l->data_file, shared ? LOCK_SHARER : LOCK_DATA_READER, err);
     }
     free(path);
     return ret;
@@ -96,8 +96,9 @@ int layer_open(struct layer **out, const struct image_ref *ref,
     if (!ret)
         ret = start_driver(l, ref->format, flags, is_backing, probed, err);
     if (!ret && ref->data_file && !l->external_data)
-        ret = img_fail(err, EINVAL, "'data-file' can only be set for images with an external data "
-                                    "file");
+        ret = img_fail(err, EINVAL,
+                       "'data-file' can only be set for images with an external data "
+                       "file");
     if (!ret && l->external_data && !(flags & IMG_OPEN_NO_DATA))
         ret = open_data_file(l, ref, flags & IMG_OPEN_FORCE_SHARE, err);
     if (ret < 0) {

@@ -7,7 +7,8 @@
 
 enum { USES_BASE = 100, UNSHARED_BASE = 200, PERMISSIONS = 4 };
 
-static const char *const names[PERMISSIONS] = {"consistent read", "write", "write unchanged", "resize"};
+static const char *const names[PERMISSIONS] = {"consistent read", "write", "write unchanged",
+                                               "resize"};
 
 static int set_byte(int fd, unsigned byte, short type)
 {

@@ -1,10 +1,10 @@
 /*
  * QEMU's image locks: which program may do what with a file, told by bytes of it that are locked.
  *
- * Byte 100 + i: "I use permission i"; byte 200 + i: "I do not share permission i". Every program holds
- * read locks on the bytes that say what it does, and finds a conflict by asking whether a write lock
- * could be had on the byte that speaks against it. A lock is taken first and trusted only then, so that
- * of two programs that start at once at least one sees the other.
+ * Byte 100 + i: "I use permission i"; byte 200 + i: "I do not share permission i". Every program
+ * holds read locks on the bytes that say what it does, and finds a conflict by asking whether a
+ * write lock could be had on the byte that speaks against it. A lock is taken first and trusted
+ * only then, so that of two programs that start at once at least one sees the other.
  */
 #ifndef LIB_LOCK_H
 #define LIB_LOCK_H
@@ -25,20 +25,19 @@ struct lock {
 };
 
 /* A reader that shares the file with a writer, and any reader of a raw image. */
-#define LOCK_SHARED ((struct lock){PERM_READ, 0})
+#define LOCK_SHARER ((struct lock){PERM_READ, 0})
 /* A reader of an image with metadata, and of any backing file. */
-#define LOCK_READ ((struct lock){PERM_READ, PERM_WRITE | PERM_RESIZE})
+#define LOCK_READER ((struct lock){PERM_READ, PERM_WRITE | PERM_RESIZE})
 /* A reader of an external data file. */
-#define LOCK_READ_DATA ((struct lock){PERM_READ, PERM_RESIZE})
+#define LOCK_DATA_READER ((struct lock){PERM_READ, PERM_RESIZE})
 
 /* A writer, of any format: nobody else writes meanwhile, and nobody reads metadata. */
-#define LOCK_WRITE                                                                                 \
-    ((struct lock){PERM_READ | PERM_WRITE | PERM_RESIZE, PERM_WRITE | PERM_RESIZE})
+#define LOCK_WRITER ((struct lock){PERM_READ | PERM_WRITE | PERM_RESIZE, PERM_WRITE | PERM_RESIZE})
 
 /*
- * Takes LOCK on F, or fails with -EAGAIN and QEMU's words when another program is in the way; who that
- * is becomes the error's context where /proc shows it. Held until F is closed. Files that know no locks
- * (memory, file systems without them) always succeed.
+ * Takes LOCK on F, or fails with -EAGAIN and QEMU's words when another program is in the way; who
+ * that is becomes the error's context where /proc shows it. Held until F is closed. Files that know
+ * no locks (memory, file systems without them) always succeed.
  */
 int lock_take(struct file *f, struct lock lock, struct img_error *err);
 

@@ -4,8 +4,8 @@
 
 #include "lib/file.h"
 
-/* "qemu-io (process 123)" for a program that holds BYTE of F, or NULL where none can be seen. Owned by
- * the caller. */
+/* "qemu-io (process 123)" for a program that holds BYTE of F, or NULL where none can be seen. Owned
+ * by the caller. */
 char *lock_find_holder(const struct file *f, unsigned byte);
 
 #endif

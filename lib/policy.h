@@ -5,8 +5,8 @@
 #include "lib/driver.h"
 
 /*
- * A backing file's name, put together with the folder of the image that names it. Absolute names and
- * names with a protocol stay as they are. *FULL is owned by the caller.
+ * A backing file's name, put together with the folder of the image that names it. Absolute names
+ * and names with a protocol stay as they are. *FULL is owned by the caller.
  */
 int policy_backing_name(char **full, const char *overlay, const char *name, struct img_error *err);
 

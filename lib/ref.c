@@ -1,9 +1,10 @@
 /*
  * References to images.
  *
- * JSON and option lists are first flattened to dotted keys ("file.filename"), as QEMU does. What the
- * keys may say is narrow on purpose: a name inside an image is written by whoever made the image, so
- * only files of this host can be reached (no network, no other drivers), and unknown keys are errors.
+ * JSON and option lists are first flattened to dotted keys ("file.filename"), as QEMU does. What
+ * the keys may say is narrow on purpose: a name inside an image is written by whoever made the
+ * image, so only files of this host can be reached (no network, no other drivers), and unknown keys
+ * are errors.
  */
 #include "lib/ref.h"
 #include "lib/driver.h"
@@ -17,12 +18,34 @@
 
 /* Options of a running machine that say nothing about what an image holds. */
 static const char *const ignored[] = {
-    "read-only", "auto-read-only", "force-share", "node-name", "discard", "detect-zeroes",
-    "cache.direct", "cache.no-flush", "cache.writeback", "lazy-refcounts", "pass-discard-request",
-    "pass-discard-snapshot", "pass-discard-other", "discard-no-unref", "overlap-check",
-    "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size", "cache-size",
-    "cache-clean-interval", "file.read-only", "file.auto-read-only", "file.locking", "file.aio",
-    "file.cache.direct", "file.cache.no-flush", "file.discard", "file.node-name",
+    "read-only",
+    "auto-read-only",
+    "force-share",
+    "node-name",
+    "discard",
+    "detect-zeroes",
+    "cache.direct",
+    "cache.no-flush",
+    "cache.writeback",
+    "lazy-refcounts",
+    "pass-discard-request",
+    "pass-discard-snapshot",
+    "pass-discard-other",
+    "discard-no-unref",
+    "overlap-check",
+    "l2-cache-size",
+    "l2-cache-entry-size",
+    "refcount-cache-size",
+    "cache-size",
+    "cache-clean-interval",
+    "file.read-only",
+    "file.auto-read-only",
+    "file.locking",
+    "file.aio",
+    "file.cache.direct",
+    "file.cache.no-flush",
+    "file.discard",
+    "file.node-name",
 };
 
 static bool is_ignored(const char *key)
@@ -81,7 +104,8 @@ static int set_option(struct image_ref *out, const struct flat_options *o, const
         return set_backing(out, o, err);
     if (!strcmp(key, "backing")) {
         if (value)
-            return img_fail(err, EINVAL, "Cannot find device='%s' nor node-name='%s'", value, value);
+            return img_fail(err, EINVAL, "Cannot find device='%s' nor node-name='%s'", value,
+                            value);
         out->no_backing = true;
         return 0;
     }

@@ -47,6 +47,8 @@ int img_parse_size(const char *value, uint64_t *out)
     uint64_t whole = strtoull(p, &end, 10); /* none before ".5k": 0 */
     double fraction = 0;
     p = end;
+    if (negative || errno) /* a number it is, if nothing follows */
+        return *p ? -EINVAL : -ERANGE;
     if (*p == '.') {
         p++;
         fraction = parse_fraction(&p);
@@ -54,7 +56,7 @@ int img_parse_size(const char *value, uint64_t *out)
     int shift = suffix_shift(*p);
     if (shift < 0 || (*p && p[1]) || (fraction > 0 && shift == 0))
         return -EINVAL;
-    if (errno || negative || (shift && whole >> (64 - shift)))
+    if (shift && whole >> (64 - shift))
         return -ERANGE;
     *out = (whole << shift) + (uint64_t)round(fraction * (double)(1ull << shift));
     return 0;

@@ -271,7 +271,8 @@ static void text_qcow2(FILE *out, const struct img_info *info)
     if (q->has_data_file)
         fprintf(out, "    data file raw: %s\n", yes(q->data_file_raw));
     if (v3)
-        fprintf(out, "    corrupt: %s\n    extended l2: %s\n", yes(q->corrupt), yes(q->extended_l2));
+        fprintf(out, "    corrupt: %s\n    extended l2: %s\n", yes(q->corrupt),
+                yes(q->extended_l2));
 }
 
 static void text_backing(FILE *out, const struct img_info *info)
@@ -411,10 +412,14 @@ int cmd_info(struct tool *tool, int argc, char **argv)
 {
     enum { OUTPUT = 256, OBJECT, IMAGE_OPTS };
     static const struct option options[] = {
-        {"help", no_argument, 0, 'h'},         {"format", required_argument, 0, 'f'},
-        {"output", required_argument, 0, OUTPUT}, {"backing-chain", no_argument, 0, 'b'},
-        {"object", required_argument, 0, OBJECT}, {"image-opts", no_argument, 0, IMAGE_OPTS},
-        {"force-share", no_argument, 0, 'U'},  {0, 0, 0, 0},
+        {"help", no_argument, 0, 'h'},
+        {"format", required_argument, 0, 'f'},
+        {"output", required_argument, 0, OUTPUT},
+        {"backing-chain", no_argument, 0, 'b'},
+        {"object", required_argument, 0, OBJECT},
+        {"image-opts", no_argument, 0, IMAGE_OPTS},
+        {"force-share", no_argument, 0, 'U'},
+        {0, 0, 0, 0},
     };
     struct info_request r = {0};
     int c, code;

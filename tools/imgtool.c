@@ -32,17 +32,40 @@ const struct command commands[] = {
      cmd_advise},
     {"advise-cache", "Say which caches QEMU should have for an image",
      "[-f FMT | --image-opts] [-b] [-U] [--qemu-version V] [--budget SIZE]\n"
-     "        [--output human|json|qemu|blockdev|libvirt] FILENAME...\n\nArguments:\n"
-     OPEN_OPTIONS
+     "        [--output human|json|qemu|blockdev|libvirt] FILENAME...\n\nArguments:\n" OPEN_OPTIONS
      "  --output human|json|qemu|blockdev|libvirt\n     output format (default human)\n"
      "     json: an object for one FILENAME, a list of them for several; with --backing-chain\n"
      "     each is {\"filename\", \"layers\": [...], \"total-cache-size\"}\n"
      "     qemu, blockdev: a -drive or -blockdev argument, quoted for the shell\n"
      "     libvirt: a <disk> element\n"
      "  -b, --backing-chain\n     every layer of the backing chain, top first, and their total\n"
-     "  --qemu-version V\n     the rules of that QEMU, 2.2 or later (3.1, 4, 10.0.2; default newest)\n"
+     "  --qemu-version V\n     the rules of that QEMU, 2.2 or later (3.1, 4, 10.0.2; default "
+     "newest)\n"
      "  --budget SIZE\n     share so much memory out among all images, where it maps most\n",
      cmd_advise_cache},
+    {"check", "Check basic image integrity",
+     "[-f FMT | --image-opts] [-U] [-q] [--list] [--output human|json] "
+     "FILENAME\n\nArguments:\n" FILE_OPTIONS "  -q, --quiet\n     print no summary\n"
+     "  --list\n     name each finding with its kind and offsets, on standard output\n"
+     "  -T, --cache CACHE_MODE\n     taken as qemu-img does, of no effect\n"
+     "\nExit codes: 0 no errors, 1 not completed, 2 errors, 3 leaked clusters only, 63 not "
+     "possible\n"
+     "with this format\n",
+     cmd_check},
+    {"create", "Create and format new image file",
+     "[-f FMT] [-o OPTIONS] [-b BACKING [-F FMT]] [-u] [-q] FILENAME [SIZE]\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  -q, --quiet\n     print nothing but errors\n"
+     "  -f, --format FMT\n     the format of the new image (default raw)\n"
+     "  -o, --options OPTIONS\n     NAME=VALUE,... of the format; '-o help' lists them\n"
+     "  -b, --backing BACKING\n     a file below the new image, as the image will name it\n"
+     "  -F, --backing-format FMT\n     the format of BACKING\n"
+     "  -u, --backing-unsafe\n     do not look at BACKING, which need not exist\n"
+     "  FILENAME\n     what stands there is replaced once the new image is complete\n"
+     "  SIZE\n     in bytes, or with a suffix (k, M, G, T, P, E: powers of 1024); with BACKING, "
+     "its\n"
+     "     size is the default\n",
+     cmd_create},
     {"info", "Display information about image",
      "[-f FMT | --image-opts] [-b] [-U] [--output human|json] FILENAME\n\nArguments:\n" FILE_OPTIONS
      "  -b, --backing-chain\n     describe every layer of the backing chain, top first\n",
@@ -118,7 +141,8 @@ static int unknown_command(const struct tool *tool, const char *name)
     return tool_usage_error(tool, "Command not found: %s", name);
 }
 
-/* A chain may have more layers than a shell's limit on open files; the hard limit is ours to use. */
+/* A chain may have more layers than a shell's limit on open files; the hard limit is ours to use.
+ */
 static void raise_file_limit(void)
 {
     struct rlimit limit;

@@ -22,12 +22,13 @@ void json_string(struct json *j, const char *key, const char *value);
 void json_number(struct json *j, const char *key, uint64_t value);
 void json_bool(struct json *j, const char *key, bool value);
 
-/* A string with its quotes; all but printable ASCII is escaped, bytes that are no UTF-8 become U+FFFD. */
+/* A string with its quotes; all but printable ASCII is escaped, bytes that are no UTF-8 become
+ * U+FFFD. */
 void json_print_string(FILE *out, const char *s);
 
 /*
- * S with control characters written out (\n, \x1b), so that a name out of an image can neither forge a
- * line of output nor steer a terminal. Owned by the caller; NULL: out of memory.
+ * S with control characters written out (\n, \x1b), so that a name out of an image can neither
+ * forge a line of output nor steer a terminal. Owned by the caller; NULL: out of memory.
  */
 char *printable(const char *s);
 

@@ -22,8 +22,7 @@ struct command {
 extern const struct command commands[];
 
 /* Prints "PROGRAM: MESSAGE" on standard error; returns 1, the exit code of every such failure. */
-int tool_error(const struct tool *tool, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
+int tool_error(const struct tool *tool, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* The same, with the way to the command's help behind it. */
 int tool_usage_error(const struct tool *tool, const char *fmt, ...)
@@ -39,9 +38,9 @@ void tool_warn(void *opaque, enum img_warning warning, const char *message);
 void tool_open_options(struct tool *tool, struct img_open_options *options);
 
 /*
- * getopt_long in qemu-img's voice: unknown options end in a pointer to --help, -h prints it. Returns
- * -1 at the end of the options, TOOL_STOP when the command is over (*EXIT_CODE then says how), else
- * the option.
+ * getopt_long in qemu-img's voice: unknown options end in a pointer to --help, -h prints it.
+ * Returns -1 at the end of the options, TOOL_STOP when the command is over (*EXIT_CODE then says
+ * how), else the option.
  */
 enum { TOOL_STOP = -2 };
 int tool_getopt(struct tool *tool, int argc, char **argv, const char *short_options,

@@ -53,8 +53,8 @@ static int read_one(const struct qcow2 *q, struct reader *r, struct img_bitmap_i
     if (ret < 0)
         return img_prefix(err, ret, "Broken bitmap directory: ");
     if (load_be32(d.extra_data_size))
-        return img_fail(err, EINVAL, "Bitmap extra data is not supported (extra_data_size %" PRIu32
-                                     ")",
+        return img_fail(err, EINVAL,
+                        "Bitmap extra data is not supported (extra_data_size %" PRIu32 ")",
                         load_be32(d.extra_data_size));
     if (!load_be16(d.name_size))
         return img_fail(err, EINVAL, "Bitmap name is empty (name_size 0)");
@@ -68,9 +68,9 @@ static int read_one(const struct qcow2 *q, struct reader *r, struct img_bitmap_i
         return img_prefix(err, ret, "Broken bitmap directory: ");
     const char *field = broken_field(q, &d, &value);
     if (field)
-        return img_fail(err, EINVAL, "Bitmap '%s' doesn't satisfy the constraints (%s: %#" PRIx64
-                                     ")",
-                        b->name, field, value);
+        return img_fail(err, EINVAL,
+                        "Bitmap '%s' doesn't satisfy the constraints (%s: %#" PRIx64 ")", b->name,
+                        field, value);
     b->flags = load_be32(d.flags);
     b->granularity = 1u << d.granularity_bits;
     return 0;
@@ -108,8 +108,9 @@ int qcow2_read_bitmaps(struct qcow2 *q, struct img_error *err)
         return 0;
     /* an entry takes at least its fixed part: a directory cannot hold more than fit */
     if (ext->bitmap_count > ext->bitmap_directory_size / sizeof(struct ondisk_bitmap))
-        return img_fail(err, EINVAL, "Broken bitmap directory: %" PRIu32 " bitmaps do not fit in %"
-                                     PRIu64 " bytes",
+        return img_fail(err, EINVAL,
+                        "Broken bitmap directory: %" PRIu32 " bitmaps do not fit in %" PRIu64
+                        " bytes",
                         ext->bitmap_count, ext->bitmap_directory_size);
     q->bitmaps = calloc(ext->bitmap_count, sizeof *q->bitmaps);
     if (!q->bitmaps)
@@ -118,12 +119,14 @@ int qcow2_read_bitmaps(struct qcow2 *q, struct img_error *err)
     while (!ret && q->bitmap_count < ext->bitmap_count && r.at < r.end)
         ret = read_one(q, &r, &q->bitmaps[q->bitmap_count++], err);
     if (!ret && q->bitmap_count < ext->bitmap_count)
-        ret = img_fail(err, EINVAL, "Less bitmaps found than specified in header extension (%zu, "
-                                    "nb_bitmaps %" PRIu32 ")",
+        ret = img_fail(err, EINVAL,
+                       "Less bitmaps found than specified in header extension (%zu, "
+                       "nb_bitmaps %" PRIu32 ")",
                        q->bitmap_count, ext->bitmap_count);
     if (!ret && r.at < r.end)
-        ret = img_fail(err, EINVAL, "More bitmaps found than specified in header extension "
-                                    "(nb_bitmaps %" PRIu32 ")",
+        ret = img_fail(err, EINVAL,
+                       "More bitmaps found than specified in header extension "
+                       "(nb_bitmaps %" PRIu32 ")",
                        ext->bitmap_count);
     return ret < 0 ? ret : check_unique(q, err);
 }

@@ -1,9 +1,9 @@
 /*
  * Reading compressed clusters: raw deflate (no zlib header, any window) or zstd.
  *
- * The stored length is in sectors, so the stream ends somewhere in the last one, and what follows it
- * is not an error; neither is a stream that goes on after the cluster is full. A whole cluster goes
- * straight to the caller; parts go through a small cache.
+ * The stored length is in sectors, so the stream ends somewhere in the last one, and what follows
+ * it is not an error; neither is a stream that goes on after the cluster is full. A whole cluster
+ * goes straight to the caller; parts go through a small cache.
  */
 #include "formats/qcow2/ondisk.h"
 #include "formats/qcow2/qcow2.h"
@@ -39,8 +39,8 @@ static bool inflate_cluster(const void *in, size_t in_len, void *out, size_t out
     struct libdeflate_decompressor *d = libdeflate_alloc_decompressor();
     if (d) {
         size_t got = 0;
-        enum libdeflate_result r =
-            libdeflate_deflate_decompress_ex(d, in, in_len, out, out_len, NULL, &got);
+        enum libdeflate_result r = libdeflate_deflate_decompress_ex(d, in, in_len, out, out_len,
+                                                                    NULL, &got);
         libdeflate_free_decompressor(d);
         if (r == LIBDEFLATE_SUCCESS && got == out_len)
             return true;
@@ -76,10 +76,11 @@ static int decompress(struct qcow2 *q, const struct qcow2_mapping *m, uint8_t *o
     size_t length; /* the file may end within the last sector; what is not there is not made up */
     int ret = file_read_upto(q->file, stored, m->host_length, host(m->host), &length, err);
     bool zstd = q->header.compression == COMPRESSION_ZSTD;
-    if (!ret && !(zstd ? zstd_cluster : inflate_cluster)(stored, length, out,
-                                                         q->geometry.cluster_size))
-        ret = img_fail(err, EIO, "Could not decompress the %s cluster at %#" PRIx64 " (%" PRIu32
-                                 " bytes stored)",
+    if (!ret &&
+        !(zstd ? zstd_cluster : inflate_cluster)(stored, length, out, q->geometry.cluster_size))
+        ret = img_fail(err, EIO,
+                       "Could not decompress the %s cluster at %#" PRIx64 " (%" PRIu32
+                       " bytes stored)",
                        zstd ? "zstd" : "deflate", m->host, m->host_length);
     free(stored);
     return ret;
@@ -110,8 +111,8 @@ static int read_part(struct qcow2 *q, const struct qcow2_mapping *m, void *buf, 
     struct fill fill = {q, m};
     struct page *page;
     uint32_t cluster = q->geometry.cluster_size;
-    int ret = cache_get(&q->clusters, cluster, (size_t)CACHE_WAYS * cluster, cache_key(q, m),
-                        false, fill_cluster, &fill, &page, err);
+    int ret = cache_get(&q->clusters, cluster, (size_t)CACHE_WAYS * cluster, cache_key(q, m), false,
+                        fill_cluster, &fill, &page, err);
     if (ret < 0)
         return ret;
     memcpy(buf, page->data + in_cluster, len);
@@ -130,7 +131,8 @@ int qcow2_read_compressed(struct layer *l, void *buf, size_t len, guest_off off,
         size_t n = (size_t)min_u64(len, cluster - in_cluster);
         int ret = qcow2_lookup(q, off, &m, err);
         if (!ret && m.type != MAP_COMPRESSED)
-            ret = img_fail(err, EIO, "The cluster is no longer compressed: the image is being written");
+            ret = img_fail(err, EIO,
+                           "The cluster is no longer compressed: the image is being written");
         if (!ret)
             ret = n == cluster ? decompress(q, &m, buf, err)
                                : read_part(q, &m, buf, n, in_cluster, err);

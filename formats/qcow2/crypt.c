@@ -35,8 +35,8 @@ int qcow2_read_luks_header(struct qcow2 *q, struct img_error *err)
     if (ret < 0)
         return img_prefix(err, ret, "Unable to read LUKS header: ");
     if (memcmp(d.magic, magic, sizeof magic))
-        return img_fail(err, EINVAL, "Volume is not in LUKS format (encryption header at %#" PRIx64
-                                     ")",
+        return img_fail(err, EINVAL,
+                        "Volume is not in LUKS format (encryption header at %#" PRIx64 ")",
                         q->ext.crypto_offset);
     if (load_be16(d.version) != 1)
         return img_fail(err, ENOTSUP, "LUKS version %u is not supported", load_be16(d.version));

@@ -10,8 +10,8 @@ struct qcow2_geometry {
     unsigned version;
     unsigned cluster_bits;
     uint32_t cluster_size;
-    unsigned l2_bits;        /* log2 of the entries of an L2 table */
-    unsigned l2_entry_size;  /* 8, or 16 with extended L2 */
+    unsigned l2_bits;         /* log2 of the entries of an L2 table */
+    unsigned l2_entry_size;   /* 8, or 16 with extended L2 */
     unsigned subcluster_bits; /* equal to cluster_bits without extended L2 */
     bool extended_l2;
     bool external_data;
@@ -34,8 +34,8 @@ struct qcow2_mapping {
 };
 
 /*
- * Decodes ENTRY (and BITMAP, with extended L2) for subcluster SUB of the cluster. Returns NULL, or what
- * is wrong with it: a phrase for a message that says where it was found.
+ * Decodes ENTRY (and BITMAP, with extended L2) for subcluster SUB of the cluster. Returns NULL, or
+ * what is wrong with it: a phrase for a message that says where it was found.
  */
 const char *qcow2_decode_entry(const struct qcow2_geometry *g, uint64_t entry, uint64_t bitmap,
                                unsigned sub, struct qcow2_mapping *out);

@@ -27,16 +27,17 @@ static int read_one(const struct qcow2 *q, uint64_t offset, struct extension *e,
     struct ondisk_extension d;
     uint64_t end = extensions_end(q);
     if (end - offset < sizeof d)
-        return img_fail_detail(err, EINVAL, "Header extension too large", "it begins at %#" PRIx64
-                               ", the area ends at %#" PRIx64, offset, end);
+        return img_fail_detail(err, EINVAL, "Header extension too large",
+                               "it begins at %#" PRIx64 ", the area ends at %#" PRIx64, offset,
+                               end);
     int ret = qcow2_read_head(q, &d, sizeof d, offset, err);
     if (ret < 0)
         return ret;
     *e = (struct extension){load_be32(d.type), load_be32(d.length), offset + sizeof d};
     if (e->type != EXT_END && e->length > end - e->offset)
-        return img_fail_detail(err, EINVAL, "Header extension too large", "type %#" PRIx32
-                               ", length %" PRIu32 ", the area ends at %#" PRIx64, e->type, e->length,
-                               end);
+        return img_fail_detail(err, EINVAL, "Header extension too large",
+                               "type %#" PRIx32 ", length %" PRIu32 ", the area ends at %#" PRIx64,
+                               e->type, e->length, end);
     return 0;
 }
 
@@ -53,8 +54,8 @@ int qcow2_read_name(const struct qcow2 *q, uint64_t offset, uint32_t length, con
     size_t end = strlen(*out);
     for (size_t i = end; i < length; i++) /* padding is fine, hidden words are not */
         if ((*out)[i])
-            return img_fail(err, EINVAL, "%s '%s' goes on after a NUL byte (length %" PRIu32 ")", what,
-                            *out, length);
+            return img_fail(err, EINVAL, "%s '%s' goes on after a NUL byte (length %" PRIu32 ")",
+                            what, *out, length);
     return 0;
 }
 
@@ -62,13 +63,15 @@ static int read_bitmaps(struct qcow2 *q, const struct extension *e, struct img_e
 {
     struct ondisk_bitmaps d;
     if (e->length != sizeof d)
-        return img_fail_detail(err, EINVAL, "bitmaps_ext: Invalid extension length", "%" PRIu32
-                               ", it must be %zu", e->length, sizeof d);
+        return img_fail_detail(err, EINVAL, "bitmaps_ext: Invalid extension length",
+                               "%" PRIu32 ", it must be %zu", e->length, sizeof d);
     if (!(q->header.autoclear & AUTOCLEAR_BITMAPS)) {
         q->layer->bitmaps_stale =
             q->header.version < 3
-                ? "This qcow2 v2 image contains bitmaps, but they may have been modified by a program "
-                  "without persistent bitmap support; so now they must all be considered inconsistent"
+                ? "This qcow2 v2 image contains bitmaps, but they may have been modified by a "
+                  "program "
+                  "without persistent bitmap support; so now they must all be considered "
+                  "inconsistent"
                 : "a program lacking bitmap support modified this file, so all bitmaps are now "
                   "considered inconsistent";
         return 0;
@@ -85,8 +88,9 @@ static int read_bitmaps(struct qcow2 *q, const struct extension *e, struct img_e
         return img_fail_detail(err, EINVAL, "bitmaps_ext: Reserved field is not zero", "%#" PRIx32,
                                load_be32(d.reserved));
     if (count > MAX_BITMAPS)
-        return img_fail(err, EINVAL, "bitmaps_ext: Image has %" PRIu32 " bitmaps, exceeding the QEMU "
-                                     "supported maximum of %d",
+        return img_fail(err, EINVAL,
+                        "bitmaps_ext: Image has %" PRIu32 " bitmaps, exceeding the QEMU "
+                        "supported maximum of %d",
                         count, MAX_BITMAPS);
     if (!count)
         return img_fail_detail(err, EINVAL, "found bitmaps extension with zero bitmaps",
@@ -95,12 +99,14 @@ static int read_bitmaps(struct qcow2 *q, const struct extension *e, struct img_e
         return img_fail_detail(err, EINVAL, "bitmaps_ext: invalid bitmap directory offset",
                                "%#" PRIx64, offset);
     if (size > MAX_BITMAP_DIRECTORY_BYTES)
-        return img_fail(err, EINVAL, "bitmaps_ext: bitmap directory size (%" PRIu64 ") exceeds the "
-                                     "maximum supported size (%d)",
+        return img_fail(err, EINVAL,
+                        "bitmaps_ext: bitmap directory size (%" PRIu64 ") exceeds the "
+                        "maximum supported size (%d)",
                         size, MAX_BITMAP_DIRECTORY_BYTES);
     if (!q->tolerant && (offset > INT64_MAX - size || offset + size > q->file_size))
-        return img_fail(err, EINVAL, "bitmaps_ext: bitmap directory lies outside the file (offset %#"
-                                     PRIx64 ", %" PRIu64 " bytes, the file ends at %#" PRIx64 ")",
+        return img_fail(err, EINVAL,
+                        "bitmaps_ext: bitmap directory lies outside the file (offset %#" PRIx64
+                        ", %" PRIu64 " bytes, the file ends at %#" PRIx64 ")",
                         offset, size, q->file_size);
     q->ext.has_bitmaps = true;
     q->ext.bitmap_count = count;
@@ -117,23 +123,27 @@ static int read_crypto(struct qcow2 *q, const struct extension *e, struct img_er
                                "CRYPTO header extension only expected with LUKS encryption method",
                                "crypt_method %" PRIu32, q->header.crypt_method);
     if (e->length != sizeof d)
-        return img_fail(err, EINVAL, "CRYPTO header extension size %" PRIu32 ", but expected size %zu",
+        return img_fail(err, EINVAL,
+                        "CRYPTO header extension size %" PRIu32 ", but expected size %zu",
                         e->length, sizeof d);
     int ret = qcow2_read_head(q, &d, sizeof d, e->offset, err);
     if (ret < 0)
         return ret;
     if (q->ext.has_crypto)
-        return img_fail(err, EINVAL, "CRYPTO header extension is given twice (again at %#" PRIx64 ")",
+        return img_fail(err, EINVAL,
+                        "CRYPTO header extension is given twice (again at %#" PRIx64 ")",
                         e->offset);
     uint64_t offset = load_be64(d.offset), length = load_be64(d.length);
     if (!is_aligned(offset, q->geometry.cluster_size))
-        return img_fail(err, EINVAL, "Encryption header offset '%" PRIu64 "' is not a multiple of "
-                                     "cluster size '%" PRIu32 "'",
+        return img_fail(err, EINVAL,
+                        "Encryption header offset '%" PRIu64 "' is not a multiple of "
+                        "cluster size '%" PRIu32 "'",
                         offset, q->geometry.cluster_size);
     if (!q->tolerant &&
         (offset > INT64_MAX || length > INT64_MAX - offset || offset + length > q->file_size))
-        return img_fail(err, EINVAL, "Encryption header lies outside the file (offset %" PRIu64
-                                     ", length %" PRIu64 ")",
+        return img_fail(err, EINVAL,
+                        "Encryption header lies outside the file (offset %" PRIu64
+                        ", length %" PRIu64 ")",
                         offset, length);
     q->ext.has_crypto = true;
     q->ext.crypto_offset = offset;
@@ -146,17 +156,17 @@ static int read_known(struct qcow2 *q, const struct extension *e, struct img_err
     switch (e->type) {
     case EXT_BACKING_FORMAT:
         if (e->length > MAX_BACKING_FORMAT)
-            return img_fail(err, EINVAL, "ERROR: ext_backing_format: len=%" PRIu32
-                                         " too large (>=%d)",
+            return img_fail(err, EINVAL,
+                            "ERROR: ext_backing_format: len=%" PRIu32 " too large (>=%d)",
                             e->length, MAX_BACKING_FORMAT + 1);
-        return qcow2_read_name(q, e->offset, e->length, "Backing format",
-                               &q->layer->backing_format, err);
+        return qcow2_read_name(q, e->offset, e->length, "Backing format", &q->layer->backing_format,
+                               err);
     case EXT_DATA_FILE:
         if (e->length > MAX_DATA_FILE_NAME)
             return img_fail(err, EINVAL, "Data file name too long (%" PRIu32 " bytes, at most %d)",
                             e->length, MAX_DATA_FILE_NAME);
-        return qcow2_read_name(q, e->offset, e->length, "Data file name",
-                               &q->layer->data_file_name, err);
+        return qcow2_read_name(q, e->offset, e->length, "Data file name", &q->layer->data_file_name,
+                               err);
     case EXT_BITMAPS:
         return read_bitmaps(q, e, err);
     case EXT_CRYPTO:

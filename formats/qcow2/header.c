@@ -1,6 +1,6 @@
 /*
- * The header: decoded in one place, then checked field by field, in the order and mostly in the words
- * of QEMU, with the value added where QEMU leaves it out.
+ * The header: decoded in one place, then checked field by field, in the order and mostly in the
+ * words of QEMU, with the value added where QEMU leaves it out.
  *
  * QEMU does not look whether tables lie inside the file or on top of each other; we do, so that no
  * number leads to a large allocation that the file does not pay for.
@@ -71,20 +71,22 @@ static int check_magic(const struct qcow2 *q, const struct ondisk_header *d, str
 static int check_lengths(const struct qcow2_header *h, uint32_t cluster_size, struct img_error *err)
 {
     if (h->version > 2 && h->length < HEADER_V3_LENGTH)
-        return img_fail_detail(err, EINVAL, "qcow2 header too short", "header_length %" PRIu32
-                               ", at least %d", h->length, HEADER_V3_LENGTH);
+        return img_fail_detail(err, EINVAL, "qcow2 header too short",
+                               "header_length %" PRIu32 ", at least %d", h->length,
+                               HEADER_V3_LENGTH);
     if (h->length > cluster_size)
-        return img_fail_detail(err, EINVAL, "qcow2 header exceeds cluster size", "header_length %" PRIu32
-                               ", cluster size %" PRIu32, h->length, cluster_size);
+        return img_fail_detail(err, EINVAL, "qcow2 header exceeds cluster size",
+                               "header_length %" PRIu32 ", cluster size %" PRIu32, h->length,
+                               cluster_size);
     if (!is_aligned(h->length, 8))
         return img_fail(err, EINVAL, "qcow2 header_length %" PRIu32 " is not a multiple of 8",
                         h->length);
     if (h->backing_offset > cluster_size)
-        return img_fail_detail(err, EINVAL, "Invalid backing file offset", "%#" PRIx64
-                               " is outside the first cluster", h->backing_offset);
+        return img_fail_detail(err, EINVAL, "Invalid backing file offset",
+                               "%#" PRIx64 " is outside the first cluster", h->backing_offset);
     if (h->backing_offset && h->backing_offset < h->length)
-        return img_fail_detail(err, EINVAL, "Invalid backing file offset", "%#" PRIx64
-                               " is inside the header", h->backing_offset);
+        return img_fail_detail(err, EINVAL, "Invalid backing file offset",
+                               "%#" PRIx64 " is inside the header", h->backing_offset);
     return 0;
 }
 
@@ -136,9 +138,9 @@ static void set_geometry(struct qcow2 *q)
     g->subcluster_bits = g->cluster_bits - (g->extended_l2 ? 5 : 0);
 }
 
-int qcow2_validate_table(const struct qcow2 *q, uint64_t offset, uint64_t count, uint64_t entry_size,
-                         uint64_t max_bytes, const char *name, const char *count_name,
-                         struct img_error *err)
+int qcow2_validate_table(const struct qcow2 *q, uint64_t offset, uint64_t count,
+                         uint64_t entry_size, uint64_t max_bytes, const char *name,
+                         const char *count_name, struct img_error *err)
 {
     if (count > max_bytes / entry_size) {
         img_error_set(err, EFBIG, "%s too large", name);
@@ -183,8 +185,9 @@ static int check_l1(const struct qcow2 *q, struct img_error *err)
     if (needed > INT_MAX)
         return img_fail_detail(err, EFBIG, "Image is too big", "size %" PRIu64, h->size);
     if (h->l1_size < needed)
-        return img_fail_detail(err, EINVAL, "L1 table is too small", "l1_size %" PRIu32
-                               ", size %" PRIu64 " needs %" PRIu64, h->l1_size, h->size, needed);
+        return img_fail_detail(err, EINVAL, "L1 table is too small",
+                               "l1_size %" PRIu32 ", size %" PRIu64 " needs %" PRIu64, h->l1_size,
+                               h->size, needed);
     return 0;
 }
 

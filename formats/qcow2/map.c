@@ -1,5 +1,6 @@
 /*
- * Guest range to extent: as long as neighbours continue each other, over clusters, pieces and tables.
+ * Guest range to extent: as long as neighbours continue each other, over clusters, pieces and
+ * tables.
  *
  * An L2 entry is decoded once where a run begins; the rest of the run is found by comparing raw
  * entries with what a continuation would look like, so that a table of one extent costs one compare
@@ -22,9 +23,9 @@ struct place {
 
 static int bad_entry(const struct place *p, uint64_t entry, const char *what, struct img_error *err)
 {
-    return img_fail(err, EINVAL, "%s: %#" PRIx64 " (L2 offset: %#" PRIx64 ", L2 index: %#" PRIx32
-                                 ")",
-                    what, entry, p->table, p->l2_index);
+    return img_fail(err, EINVAL,
+                    "%s: %#" PRIx64 " (L2 offset: %#" PRIx64 ", L2 index: %#" PRIx32 ")", what,
+                    entry, p->table, p->l2_index);
 }
 
 static uint64_t raw_entry(const struct qcow2 *q, const struct l2_piece *piece, uint32_t i)
@@ -47,14 +48,15 @@ static int check_place(struct qcow2 *q, const struct place *p, const struct qcow
         uint64_t wanted = align_down(p->guest, q->geometry.cluster_size);
         if (m->host == wanted)
             return 0;
-        return img_fail(err, EINVAL, "External data file host cluster offset %#" PRIx64
-                                     " does not match guest cluster offset: %#" PRIx64
-                                     ", L2 index: %#" PRIx32,
+        return img_fail(err, EINVAL,
+                        "External data file host cluster offset %#" PRIx64
+                        " does not match guest cluster offset: %#" PRIx64 ", L2 index: %#" PRIx32,
                         m->host, wanted, p->l2_index);
     }
     if (!qcow2_in_file(q, m->host))
-        return bad_entry(p, m->host, m->type == MAP_NORMAL ? "Data cluster outside the file"
-                                                           : "Compressed cluster outside the file",
+        return bad_entry(p, m->host,
+                         m->type == MAP_NORMAL ? "Data cluster outside the file"
+                                               : "Compressed cluster outside the file",
                          err);
     return 0;
 }
@@ -70,7 +72,8 @@ static int decode_at(struct qcow2 *q, const struct l2_piece *piece, const struct
     return check_place(q, p, m, err);
 }
 
-static uint32_t run_compressed(struct qcow2 *q, const struct l2_piece *piece, uint32_t i, uint32_t n)
+static uint32_t run_compressed(struct qcow2 *q, const struct l2_piece *piece, uint32_t i,
+                               uint32_t n)
 {
     unsigned offset_bits = 62 - (q->geometry.cluster_bits - 8);
     uint64_t mask = (1ull << offset_bits) - 1;
@@ -120,7 +123,8 @@ static uint32_t run_extended(const uint8_t *entries, uint32_t n, uint64_t first,
     return count;
 }
 
-/* How many clusters from entry I of the piece on (at most N) are as M says, each continuing the last. */
+/* How many clusters from entry I of the piece on (at most N) are as M says, each continuing the
+ * last. */
 static uint32_t run_length(struct qcow2 *q, const struct l2_piece *piece, uint32_t i, uint32_t n,
                            const struct qcow2_mapping *m)
 {
@@ -212,7 +216,8 @@ static uint64_t unallocated_tables(const struct qcow2 *q, uint64_t l1_index, uin
     return n;
 }
 
-/* The extent at OFF within one L2 table, or a stretch of L1 without any. ASKED: of the whole walk. */
+/* The extent at OFF within one L2 table, or a stretch of L1 without any. ASKED: of the whole walk.
+ */
 static int map_in_table(struct qcow2 *q, uint64_t off, uint64_t max, uint64_t asked,
                         struct extent *out, struct img_error *err)
 {
@@ -258,8 +263,7 @@ int qcow2_map(struct layer *l, guest_off off, uint64_t max, enum map_detail deta
     while (!ret && out->length < max) {
         struct extent next;
         uint64_t at = off.v + out->length, left = max - out->length;
-        if (!continues_at(q, out, at, left, max) ||
-            map_in_table(q, at, left, max, &next, NULL) < 0)
+        if (!continues_at(q, out, at, left, max) || map_in_table(q, at, left, max, &next, NULL) < 0)
             break;
         out->length += next.length;
     }

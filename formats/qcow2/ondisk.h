@@ -47,19 +47,19 @@ enum {
 };
 
 enum { /* incompatible_features */
-    INCOMPAT_DIRTY = 1 << 0,
-    INCOMPAT_CORRUPT = 1 << 1,
-    INCOMPAT_DATA_FILE = 1 << 2,
-    INCOMPAT_COMPRESSION = 1 << 3,
-    INCOMPAT_EXTENDED_L2 = 1 << 4,
-    INCOMPAT_KNOWN = (1 << 5) - 1,
+       INCOMPAT_DIRTY = 1 << 0,
+       INCOMPAT_CORRUPT = 1 << 1,
+       INCOMPAT_DATA_FILE = 1 << 2,
+       INCOMPAT_COMPRESSION = 1 << 3,
+       INCOMPAT_EXTENDED_L2 = 1 << 4,
+       INCOMPAT_KNOWN = (1 << 5) - 1,
 };
 
 enum { COMPAT_LAZY_REFCOUNTS = 1 << 0 };
 
 enum { /* autoclear_features */
-    AUTOCLEAR_BITMAPS = 1 << 0,
-    AUTOCLEAR_DATA_FILE_RAW = 1 << 1,
+       AUTOCLEAR_BITMAPS = 1 << 0,
+       AUTOCLEAR_DATA_FILE_RAW = 1 << 1,
 };
 
 enum { CRYPT_NONE, CRYPT_AES, CRYPT_LUKS };
@@ -71,12 +71,12 @@ struct ondisk_extension {
     uint8_t length[4];
 };
 
-#define EXT_END 0x00000000u
+#define EXT_END            0x00000000u
 #define EXT_BACKING_FORMAT 0xe2792acau
-#define EXT_FEATURE_NAMES 0x6803f857u
-#define EXT_BITMAPS 0x23852875u
-#define EXT_CRYPTO 0x0537be77u
-#define EXT_DATA_FILE 0x44415441u
+#define EXT_FEATURE_NAMES  0x6803f857u
+#define EXT_BITMAPS        0x23852875u
+#define EXT_CRYPTO         0x0537be77u
+#define EXT_DATA_FILE      0x44415441u
 
 /* "Feature name table" */
 struct ondisk_feature_name {
@@ -139,16 +139,16 @@ static_assert(sizeof(struct ondisk_snapshot) == 40, "snapshot table entry");
 static_assert(sizeof(struct ondisk_snapshot_extra) == 24, "snapshot extra data");
 
 /* "L1 table", "L2 table", "Standard cluster descriptor", "Compressed clusters descriptor" */
-#define L1_OFFSET_MASK 0x00fffffffffffe00ull
+#define L1_OFFSET_MASK   0x00fffffffffffe00ull
 #define L1_RESERVED_MASK 0x7f000000000001ffull
-#define L2_OFFSET_MASK 0x00fffffffffffe00ull
+#define L2_OFFSET_MASK   0x00fffffffffffe00ull
 #define L2_RESERVED_MASK 0x3f000000000001feull
-#define ENTRY_COPIED (1ull << 63)
+#define ENTRY_COPIED     (1ull << 63)
 #define ENTRY_COMPRESSED (1ull << 62)
-#define ENTRY_ZERO 1ull
+#define ENTRY_ZERO       1ull
 
 /* "Refcount table" */
-#define REFTABLE_OFFSET_MASK 0xfffffffffffffe00ull
+#define REFTABLE_OFFSET_MASK   0xfffffffffffffe00ull
 #define REFTABLE_RESERVED_MASK 0x1ffull
 
 /* LUKS on-disk format 1, the partition header */

@@ -1,5 +1,6 @@
 /* The qcow2 format: what the core asks of it. */
 #include "formats/qcow2/qcow2.h"
+#include "formats/qcow2/create.h"
 #include "formats/qcow2/ondisk.h"
 #include "lib/bytes.h"
 #include "lib/checked.h"
@@ -11,7 +12,8 @@
 
 static int qcow2_probe(const uint8_t *head, size_t len)
 {
-    /* version 1 is another format of the same magic; a version nobody knows is refused by name here */
+    /* version 1 is another format of the same magic; a version nobody knows is refused by name here
+     */
     return len >= 8 && load_be32(head) == QCOW2_MAGIC && load_be32(head + 4) >= 2 ? 100 : 0;
 }
 
@@ -22,10 +24,11 @@ static int read_backing_name(struct qcow2 *q, struct img_error *err)
         return 0;
     uint64_t room = min_u64(MAX_BACKING_NAME, q->geometry.cluster_size - h->backing_offset);
     if (h->backing_size > room)
-        return img_fail_detail(err, EINVAL, "Backing file name too long", "%" PRIu32
-                               " bytes, at most %" PRIu64, h->backing_size, room);
+        return img_fail_detail(err, EINVAL, "Backing file name too long",
+                               "%" PRIu32 " bytes, at most %" PRIu64, h->backing_size, room);
     char **name = &q->layer->backing_name;
-    int ret = qcow2_read_name(q, h->backing_offset, h->backing_size, "Backing file name", name, err);
+    int ret = qcow2_read_name(q, h->backing_offset, h->backing_size, "Backing file name", name,
+                              err);
     if (!ret && !**name) { /* an empty name is none */
         free(*name);
         *name = NULL;
@@ -147,7 +150,8 @@ static int qcow2_select_snapshot(struct layer *l, const char *id_or_name, struct
     struct qcow2 *q = l->state;
     const struct qcow2_snapshot *s = qcow2_find_snapshot(q, id_or_name);
     if (!s)
-        return img_fail(err, ENOENT, "Failed to load snapshot: Can't find snapshot '%s'", id_or_name);
+        return img_fail(err, ENOENT, "Failed to load snapshot: Can't find snapshot '%s'",
+                        id_or_name);
     q->l1_offset = s->l1_offset;
     q->l1_size = s->l1_size;
     l->size = align_down(s->info.disk_size, 512);
@@ -241,4 +245,8 @@ const struct driver qcow2_driver = {
     .data_has_holes = qcow2_data_has_holes,
     .describe = qcow2_describe,
     .tables = qcow2_tables,
+    .check = qcow2_check,
+    .create_options = qcow2_create_options,
+    .plan = qcow2_plan,
+    .create = qcow2_create,
 };

@@ -74,10 +74,10 @@ struct qcow2 {
     uint32_t l1_size;
     uint8_t *l1; /* as on disk; NULL when opened for metadata only */
 
-    struct cache tables;   /* pieces of L2 tables */
-    struct cache clusters; /* decompressed clusters */
+    struct cache tables;              /* pieces of L2 tables */
+    struct cache clusters;            /* decompressed clusters */
     atomic_uint_least64_t known_size; /* of the file: refreshed when an offset lies past it */
-    atomic_int data_has_holes; /* -1: not known yet */
+    atomic_int data_has_holes;        /* -1: not known yet */
 };
 
 /* header.c */
@@ -86,9 +86,9 @@ int qcow2_read_head(const struct qcow2 *q, void *buf, size_t len, uint64_t offse
                     struct img_error *err);
 int qcow2_read_header(struct qcow2 *q, struct img_error *err);
 /* A table of COUNT entries of ENTRY_SIZE bytes: its size, alignment and place in the file. */
-int qcow2_validate_table(const struct qcow2 *q, uint64_t offset, uint64_t count, uint64_t entry_size,
-                         uint64_t max_bytes, const char *name, const char *count_name,
-                         struct img_error *err);
+int qcow2_validate_table(const struct qcow2 *q, uint64_t offset, uint64_t count,
+                         uint64_t entry_size, uint64_t max_bytes, const char *name,
+                         const char *count_name, struct img_error *err);
 /* The tables that the header names must not lie on top of each other. */
 int qcow2_check_overlaps(struct qcow2 *q, struct img_error *err);
 /* The name of such a table that shares a byte with this range, or NULL. */
@@ -133,6 +133,10 @@ int qcow2_lookup(struct qcow2 *q, guest_off off, struct qcow2_mapping *out, stru
 /* compress.c */
 int qcow2_read_compressed(struct layer *l, void *buf, size_t len, guest_off off,
                           struct img_error *err);
+
+/* check.c */
+struct check_report;
+int qcow2_check(struct layer *l, struct check_report *report, struct img_error *err);
 
 /* refcount.c */
 bool qcow2_data_has_holes(struct layer *l);

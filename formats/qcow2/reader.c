@@ -19,8 +19,9 @@ static int check_left(const struct reader *r, uint64_t len, struct img_error *er
 {
     if (len <= r->end - r->at)
         return 0;
-    return img_fail(err, EINVAL, "%" PRIu64 " bytes at %#" PRIx64 " reach past its end at %#" PRIx64,
-                    len, r->at, r->end);
+    return img_fail(err, EINVAL,
+                    "%" PRIu64 " bytes at %#" PRIx64 " reach past its end at %#" PRIx64, len, r->at,
+                    r->end);
 }
 
 int reader_skip(struct reader *r, uint64_t len, struct img_error *err)

@@ -1,4 +1,5 @@
-/* Reads a table of records from front to back, through a small window: memory does not follow size. */
+/* Reads a table of records from front to back, through a small window: memory does not follow size.
+ */
 #ifndef QCOW2_READER_H
 #define QCOW2_READER_H
 

@@ -32,7 +32,8 @@ static uint64_t count_in_use(const uint8_t *data, uint64_t n, unsigned order)
     return count;
 }
 
-/* Adds the clusters in use of the block at OFFSET, which stands for the next *LEFT clusters at most. */
+/* Adds the clusters in use of the block at OFFSET, which stands for the next *LEFT clusters at
+ * most. */
 static bool count_block(struct qcow2 *q, uint64_t offset, uint64_t *left, uint64_t *count,
                         uint8_t *buf)
 {

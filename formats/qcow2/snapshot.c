@@ -16,7 +16,8 @@ static int read_extra(const struct qcow2 *q, struct reader *r, struct qcow2_snap
     struct ondisk_snapshot_extra d;
     uint8_t raw[MAX_SNAPSHOT_EXTRA];
     if (extra_size > MAX_SNAPSHOT_EXTRA) {
-        int ret = img_fail(err, EFBIG, "Too much extra metadata in snapshot table entry %zu", index);
+        int ret = img_fail(err, EFBIG, "Too much extra metadata in snapshot table entry %zu",
+                           index);
         img_context(err, "extra_data_size %" PRIu32 ", at most %d", extra_size, MAX_SNAPSHOT_EXTRA);
         img_hint(err, "You can force-remove this extra metadata by updating the image via "
                       "'qemu-img check -r all'");
@@ -39,8 +40,8 @@ static int read_extra(const struct qcow2 *q, struct reader *r, struct qcow2_snap
 static int check_one(const struct qcow2 *q, const struct qcow2_snapshot *s, size_t index,
                      struct img_error *err)
 {
-    int ret = qcow2_validate_table(q, s->l1_offset, s->l1_size, 8, MAX_L1_BYTES, "Snapshot L1 table",
-                                   "l1_size", err);
+    int ret = qcow2_validate_table(q, s->l1_offset, s->l1_size, 8, MAX_L1_BYTES,
+                                   "Snapshot L1 table", "l1_size", err);
     const char *other = qcow2_overlapped(q, s->l1_offset, s->l1_size * 8ull);
     if (!ret && other)
         ret = img_fail(err, EINVAL, "Snapshot L1 table at %#" PRIx64 " overlaps the %s",
@@ -49,12 +50,14 @@ static int check_one(const struct qcow2 *q, const struct qcow2_snapshot *s, size
     unsigned table_bits = q->geometry.cluster_bits + q->geometry.l2_bits;
     uint64_t size = s->info.disk_size;
     if (!ret && s->has_disk_size && size && (size - 1) >> table_bits >= s->l1_size)
-        ret = img_fail(err, EINVAL, "Snapshot L1 table is too small (l1_size %" PRIu32
-                                    ", disk size %" PRIu64 ")",
+        ret = img_fail(err, EINVAL,
+                       "Snapshot L1 table is too small (l1_size %" PRIu32 ", disk size %" PRIu64
+                       ")",
                        s->l1_size, size);
     if (!ret && !*s->info.id)
         ret = img_fail(err, EINVAL, "it has no ID (id_str_size 0)");
-    return ret < 0 ? img_prefix(err, ret, "Snapshot table entry %zu ('%s'): ", index, s->info.name) : 0;
+    return ret < 0 ? img_prefix(err, ret, "Snapshot table entry %zu ('%s'): ", index, s->info.name)
+                   : 0;
 }
 
 static int read_one(const struct qcow2 *q, struct reader *r, struct qcow2_snapshot *s, size_t index,
@@ -101,18 +104,21 @@ static int check_total(const struct qcow2 *q, struct img_error *err)
         struct ondisk_snapshot d;
         if (reader_skip(&r, align_up(r.at - start, 8) - (r.at - start), NULL) < 0 ||
             reader_get(&r, &d, sizeof d, NULL) < 0 ||
-            reader_skip(&r, (uint64_t)load_be32(d.extra_data_size) + load_be16(d.id_size) +
-                                load_be16(d.name_size), NULL) < 0)
+            reader_skip(&r,
+                        (uint64_t)load_be32(d.extra_data_size) + load_be16(d.id_size) +
+                            load_be16(d.name_size),
+                        NULL) < 0)
             return 0; /* found again, and worded, when it is read */
         if (load_be32(d.extra_data_size) > MAX_SNAPSHOT_EXTRA)
             return 0;
         if (r.at - start <= MAX_SNAPSHOT_TABLE_BYTES)
             continue;
         int ret = img_fail_detail(err, EFBIG, "Snapshot table is too big",
-                                  "more than %d bytes with entry %" PRIu32, MAX_SNAPSHOT_TABLE_BYTES,
-                                  i);
-        img_hint(err, "You can force-remove all %" PRIu32 " overhanging snapshots with qemu-img "
-                      "check -r all",
+                                  "more than %d bytes with entry %" PRIu32,
+                                  MAX_SNAPSHOT_TABLE_BYTES, i);
+        img_hint(err,
+                 "You can force-remove all %" PRIu32 " overhanging snapshots with qemu-img "
+                 "check -r all",
                  q->header.snapshot_count - i);
         return ret;
     }

@@ -39,8 +39,8 @@ static int check_l1_entry(struct qcow2 *q, uint64_t entry, uint64_t l1_index, st
     uint32_t cluster_size = q->geometry.cluster_size;
     const char *wrong = NULL, *other = qcow2_overlapped(q, table, cluster_size);
     if (entry & L1_RESERVED_MASK)
-        return img_fail(err, EINVAL, "Reserved bits set in L1 entry %#" PRIx64 " (L1 index: %#" PRIx64
-                                     ")",
+        return img_fail(err, EINVAL,
+                        "Reserved bits set in L1 entry %#" PRIx64 " (L1 index: %#" PRIx64 ")",
                         entry, l1_index);
     if (!is_aligned(table, cluster_size))
         wrong = "unaligned";
@@ -49,8 +49,8 @@ static int check_l1_entry(struct qcow2 *q, uint64_t entry, uint64_t l1_index, st
     else if (!qcow2_in_file(q, table + cluster_size - 1))
         wrong = "outside the file";
     else if (other)
-        return img_fail(err, EINVAL, "L2 table offset %#" PRIx64 " is inside the %s (L1 index: %#"
-                                     PRIx64 ")",
+        return img_fail(err, EINVAL,
+                        "L2 table offset %#" PRIx64 " is inside the %s (L1 index: %#" PRIx64 ")",
                         table, other, l1_index);
     if (wrong)
         return img_fail(err, EINVAL, "L2 table offset %#" PRIx64 " %s (L1 index: %#" PRIx64 ")",

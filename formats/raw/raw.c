@@ -7,6 +7,8 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
 
 static int raw_probe(const uint8_t *head, size_t len)
 {
@@ -50,8 +52,7 @@ static int raw_map(struct layer *l, guest_off off, uint64_t max, enum map_detail
                    struct extent *out, struct img_error *err)
 {
     host_off at = host(l->raw_offset + off.v);
-    *out = (struct extent){
-        .length = max, .kind = IMG_EXTENT_DATA, .file = l->file, .host = at};
+    *out = (struct extent){.length = max, .kind = IMG_EXTENT_DATA, .file = l->file, .host = at};
     if (detail == MAP_ALLOCATION)
         return 0;
     struct file_extent stretch;
@@ -64,6 +65,61 @@ static int raw_map(struct layer *l, guest_off off, uint64_t max, enum map_detail
     return 0;
 }
 
+static const struct option_desc create_options[] = {
+    {"size", OPTION_SIZE, "Virtual disk size", NULL},
+    {NULL, OPTION_STRING, NULL, NULL},
+};
+
+struct raw_layout {
+    uint64_t size;
+    enum preallocation preallocation;
+};
+
+/* How the file is preallocated is the host file's option; its words differ from a format's. */
+static int read_preallocation(enum preallocation *out, const char *mode, struct img_error *err)
+{
+    if (!mode || !strcmp(mode, "off"))
+        *out = PREALLOC_OFF;
+    else if (!strcmp(mode, "falloc"))
+        *out = PREALLOC_FALLOC;
+    else if (!strcmp(mode, "full"))
+        *out = PREALLOC_FULL;
+    else if (!strcmp(mode, "metadata"))
+        return img_fail(err, ENOTSUP, "Unsupported preallocation mode: metadata");
+    else
+        return img_fail(err, EINVAL, "invalid parameter value: %s", mode);
+    return 0;
+}
+
+static int raw_plan(struct create_plan *plan, const struct option_set *options,
+                    struct img_error *err)
+{
+    struct raw_layout *r = calloc(1, sizeof *r);
+    if (!r)
+        return img_fail_nomem(err);
+    plan->layout = r;
+    int ret = read_preallocation(&r->preallocation, options_text(options, "preallocation"), err);
+    if (ret < 0)
+        return ret;
+    r->size = align_up(options_number(options, "size", 0), 512);
+    if (r->size > INT64_MAX)
+        return img_fail_errno(err, EINVAL, "Could not resize file");
+    plan->file_length = r->size;
+    plan->file_bytes = r->preallocation == PREALLOC_OFF ? 0 : r->size;
+    return 0;
+}
+
+/* A device that held another image must not be taken for that one. */
+static int raw_create(const struct create_plan *plan, struct file *f, struct img_error *err)
+{
+    const struct raw_layout *r = plan->layout;
+    uint64_t size = 0;
+    int ret = file_extend(f, 0, r->size, r->preallocation, err);
+    if (!ret && f->device)
+        ret = file_size(f, &size, err);
+    return ret < 0 ? ret : file_zero(f, host(0), min_u64(size, 512), err);
+}
+
 const struct driver raw_driver = {
     .name = "raw",
     .plain = true,
@@ -71,4 +127,7 @@ const struct driver raw_driver = {
     .open = raw_open,
     .close = raw_close,
     .map = raw_map,
+    .create_options = create_options,
+    .plan = raw_plan,
+    .create = raw_create,
 };

@@ -37,7 +37,7 @@ struct advise_layout {
     size_t count, room;
     uint64_t known_to;   /* the spans are complete up to here */
     uint64_t span_bytes; /* of all spans together */
-    bool holes_known;    /* between the spans are holes (or, not unwritten_known, unwritten blocks) */
+    bool holes_known; /* between the spans are holes (or, not unwritten_known, unwritten blocks) */
     bool unwritten_known; /* from FIEMAP */
     bool capped;          /* the file has more extents than were looked at */
     int fiemap_error;     /* positive errno where there is no FIEMAP: fragments are not known */

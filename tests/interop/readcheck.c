@@ -10,12 +10,12 @@
  *   -w OFFSET,LENGTH                      REFERENCE holds this window of the disk only
  *   -t THREADS (4)  -n READS (1000)  -s SEED (1)
  *
- * The map is checked on the way: its extents tile the disk, a range that is said to read as zeroes is
- * zero in the reference, plain data is in the host file where the map says, and the map of a part says
- * what the map of the whole does. Ends with 1 and one line on the first difference.
+ * The map is checked on the way: its extents tile the disk, a range that is said to read as zeroes
+ * is zero in the reference, plain data is in the host file where the map says, and the map of a
+ * part says what the map of the whole does. Ends with 1 and one line on the first difference.
  *
- * A stretch is passed over only where the map calls it zeroes and the reference has a hole (SEEK_DATA),
- * and both are long; its two ends are still read.
+ * A stretch is passed over only where the map calls it zeroes and the reference has a hole
+ * (SEEK_DATA), and both are long; its two ends are still read.
  */
 #include <imgtool.h>
 
@@ -136,9 +136,10 @@ static int check_tiling(struct check *c, const struct extents *m, uint64_t start
     uint64_t at = start;
     for (size_t i = 0; i < m->count; at += m->items[i++].length)
         if (m->items[i].start != at || !m->items[i].length || m->items[i].length > end - at)
-            return complain(c, "the map of %" PRIu64 "..%" PRIu64 " has an extent %" PRIu64 "+%" PRIu64
-                               " where %" PRIu64 " is due", start, end, m->items[i].start,
-                            m->items[i].length, at);
+            return complain(c,
+                            "the map of %" PRIu64 "..%" PRIu64 " has an extent %" PRIu64 "+%" PRIu64
+                            " where %" PRIu64 " is due",
+                            start, end, m->items[i].start, m->items[i].length, at);
     if (at != end)
         return complain(c, "the map of %" PRIu64 "..%" PRIu64 " ends at %" PRIu64, start, end, at);
     return 0;
@@ -172,11 +173,13 @@ static int check_part(struct check *c, uint64_t off, uint64_t len)
         bool same = p->kind == w->kind && p->depth == w->depth && p->reads_zero == w->reads_zero &&
                     p->has_offset == w->has_offset && p->length <= w->start + w->length - p->start;
         if (same && p->has_offset)
-            same = p->offset - w->offset == p->start - w->start && !strcmp(p->filename, w->filename);
+            same = p->offset - w->offset == p->start - w->start &&
+                   !strcmp(p->filename, w->filename);
         if (!same)
-            ret = complain(c, "the map of %" PRIu64 "+%" PRIu64 " says at %" PRIu64 "+%" PRIu64
-                              " another thing than the map of the whole", off, len, p->start,
-                           p->length);
+            ret = complain(c,
+                           "the map of %" PRIu64 "+%" PRIu64 " says at %" PRIu64 "+%" PRIu64
+                           " another thing than the map of the whole",
+                           off, len, p->start, p->length);
     }
     free(part.items);
     return ret;
@@ -222,8 +225,9 @@ static int compare_read(struct worker *w, uint64_t off, size_t len)
     if (!memcmp(w->mine, w->theirs, len))
         return 0;
     size_t i = first_difference(w->mine, w->theirs, len);
-    return complain(c, "%s: byte %" PRIu64 " is %#04x, %#04x in the reference (read of %zu at %" PRIu64
-                       ")", c->image, off + i, w->mine[i], w->theirs[i], len, off);
+    return complain(
+        c, "%s: byte %" PRIu64 " is %#04x, %#04x in the reference (read of %zu at %" PRIu64 ")",
+        c->image, off + i, w->mine[i], w->theirs[i], len, off);
 }
 
 static int host_fd(struct worker *w, const char *name)
@@ -248,8 +252,11 @@ static int check_claims(struct worker *w, const struct img_extent *e, uint64_t o
     struct check *c = w->c;
     const uint8_t *p = w->theirs;
     if (e->reads_zero && (*p || memcmp(p, p + 1, len - 1)))
-        return complain(c, "the map says %" PRIu64 "+%" PRIu64 " reads as zeroes, the reference has data"
-                           " in %" PRIu64 "+%zu", e->start, e->length, off, len);
+        return complain(c,
+                        "the map says %" PRIu64 "+%" PRIu64
+                        " reads as zeroes, the reference has data"
+                        " in %" PRIu64 "+%zu",
+                        e->start, e->length, off, len);
     if (e->kind != IMG_EXTENT_DATA || !e->has_offset)
         return 0;
     int fd = host_fd(w, e->filename);
@@ -258,9 +265,10 @@ static int check_claims(struct worker *w, const struct img_extent *e, uint64_t o
     if (!memcmp(w->mine, p, len))
         return 0;
     size_t i = first_difference(w->mine, p, len);
-    return complain(c, "the map puts guest %" PRIu64 " at %" PRIu64 " of '%s', which holds %#04x, "
-                       "%#04x in the reference", off + i, e->offset + (off + i - e->start),
-                    e->filename, w->mine[i], p[i]);
+    return complain(c,
+                    "the map puts guest %" PRIu64 " at %" PRIu64 " of '%s', which holds %#04x, "
+                    "%#04x in the reference",
+                    off + i, e->offset + (off + i - e->start), e->filename, w->mine[i], p[i]);
 }
 
 /* Where the reference's next data is from OFF on, at most at END. */
@@ -288,7 +296,8 @@ static int compare_extent(struct worker *w, const struct img_extent *e)
     return 0;
 }
 
-/* Where and how long the N-th random read is: all over the disk, or across the edge of an extent. */
+/* Where and how long the N-th random read is: all over the disk, or across the edge of an extent.
+ */
 static void choose(const struct check *c, unsigned long n, uint64_t *off, size_t *len)
 {
     uint64_t r = mix(c->seed ^ mix(n)), s = mix(r), t = mix(s);
@@ -427,8 +436,9 @@ static int dump(struct check *c, const char *ranges)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: readcheck [-f FMT] [-l SNAPSHOT] [-w OFFSET,LENGTH] [-t THREADS] [-n READS]"
-                    " [-s SEED] [-r | -d OFFSET,LENGTH,...] IMAGE [REFERENCE]\n");
+    fprintf(stderr,
+            "usage: readcheck [-f FMT] [-l SNAPSHOT] [-w OFFSET,LENGTH] [-t THREADS] [-n READS]"
+            " [-s SEED] [-r | -d OFFSET,LENGTH,...] IMAGE [REFERENCE]\n");
     return 2;
 }
 
@@ -443,15 +453,32 @@ int main(int argc, char **argv)
     int o;
     while ((o = getopt(argc, argv, "f:l:w:t:n:s:rd:")) != -1) {
         switch (o) {
-        case 'f': options.format = optarg; break;
-        case 'l': options.snapshot = optarg; break;
-        case 'w': window = optarg; break;
-        case 't': threads = strtoul(optarg, NULL, 0); break;
-        case 'n': c.reads = strtoul(optarg, NULL, 0); break;
-        case 's': c.seed = strtoull(optarg, NULL, 0); break;
-        case 'r': read_only = true; break;
-        case 'd': ranges = optarg; break;
-        default: return usage();
+        case 'f':
+            options.format = optarg;
+            break;
+        case 'l':
+            options.snapshot = optarg;
+            break;
+        case 'w':
+            window = optarg;
+            break;
+        case 't':
+            threads = strtoul(optarg, NULL, 0);
+            break;
+        case 'n':
+            c.reads = strtoul(optarg, NULL, 0);
+            break;
+        case 's':
+            c.seed = strtoull(optarg, NULL, 0);
+            break;
+        case 'r':
+            read_only = true;
+            break;
+        case 'd':
+            ranges = optarg;
+            break;
+        default:
+            return usage();
         }
     }
     bool alone = read_only || ranges;

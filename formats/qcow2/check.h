@@ -1,0 +1,135 @@
+/* What the parts of a check share: check.c says how they go together. */
+#ifndef QCOW2_CHECK_H
+#define QCOW2_CHECK_H
+
+#include "formats/qcow2/check_refs.h"
+#include "formats/qcow2/qcow2.h"
+#include "lib/check.h"
+
+/* An L2 table, however many L1 entries name it. */
+struct l2_table {
+    uint64_t offset;
+    uint32_t uses;    /* L1 entries that name it; 0: a free slot */
+    uint32_t last_l1; /* the number of the last L1 table that did */
+    uint32_t found;   /* corruptions that a walk through it tells each time, */
+    uint32_t flagged; /* and those that the check of its flags tells */
+    uint32_t allocated, fragmented, compressed; /* what a walk for the active disk counts */
+    bool seen, checked;                         /* walked already, flags checked already */
+    bool not_copied;                            /* has an entry without the COPIED flag */
+    bool shared;                                /* several entries of one L1 table name it */
+};
+
+struct l2_set {
+    struct l2_table *slots;
+    size_t capacity, count; /* capacity: a power of two */
+};
+
+/* A snapshot, as far as a check needs it. */
+struct check_snapshot {
+    uint64_t place;   /* of its entry */
+    uint64_t strings; /* where its ID and, behind that, its name lie */
+    uint16_t id_size, name_size;
+    uint32_t l1_size;
+    uint64_t l1_offset;
+    bool has_disk_size, walked;
+    uint64_t disk_size;
+};
+
+struct check {
+    struct qcow2 *q;
+    struct check_report *report;
+    struct img_error *err;
+    uint64_t end; /* of the file, in whole sectors, as QEMU counts */
+    uint64_t
+        clusters; /* host clusters to compare: all in the file, and one more if it is referenced */
+    struct refs refs;
+    uint8_t *reftable; /* as on disk */
+    uint64_t reftable_entries;
+    struct l2_set tables;
+    uint32_t l1_number; /* counts the L1 tables that were registered */
+    struct check_snapshot *snapshots;
+    uint32_t snapshot_count;
+    uint64_t snapshots_size; /* bytes of their table */
+    uint64_t once;           /* corruptions counted by check_once and by overflows */
+    /* Sound tables do not overlap, so reading all of them reads no more than the file holds. */
+    uint64_t budget;  /* bytes that may still be read for tables */
+    uint64_t repeats; /* the same, for tables that are read again to tell again what is wrong */
+    uint64_t hole_start, hole_end; /* a hole of the file that was met last */
+    bool exhausted;                /* the budget was not enough */
+    bool plain;                    /* every cluster that is referenced has refcount 1 */
+    uint8_t *piece;                /* PIECE bytes */
+};
+
+enum { CHECK_PIECE = 64 << 10 };
+
+/* Tells a corruption at host offset HOST, which QEMU tells too. */
+#define check_bad(c, what, where, ...)                                                             \
+    check_tell((c)->report,                                                                        \
+               &(struct check_subject){.kind = IMG_FINDING_##what,                                 \
+                                       .severity = IMG_SEVERITY_CORRUPTION,                        \
+                                       .host = (where)},                                           \
+               __VA_ARGS__)
+
+/* The same, which QEMU does not see. */
+#define check_once(c, what, where, ...)                                                            \
+    ((c)->once++, (c)->report->result->unseen_by_qemu++, check_bad(c, what, where, __VA_ARGS__))
+
+/* Says what is behind findings that are counted already. */
+#define check_note(c, what, where, ...)                                                            \
+    check_tell((c)->report,                                                                        \
+               &(struct check_subject){                                                            \
+                   .kind = IMG_FINDING_##what, .severity = IMG_SEVERITY_NOTE, .host = (where)},    \
+               __VA_ARGS__)
+
+/* check_tables.c */
+
+/* Reads LEN bytes of a table; past the end of the file are zeroes. *ZEROES: it holds nothing else,
+ * and BUF was not touched. */
+int check_read(struct check *c, void *buf, size_t len, uint64_t offset, bool *zeroes);
+/* Is there budget left to read LEN bytes again? */
+bool check_repeat(struct check *c, uint64_t len);
+/* Calls FN for every L1 entry that is not 0. */
+typedef int (*check_l1_fn)(struct check *c, uint64_t index, uint64_t entry, uint64_t place,
+                           bool active);
+int check_each_l1(struct check *c, uint64_t offset, uint32_t size, bool active, check_l1_fn fn);
+/* Notes which L2 tables an L1 table names. */
+int check_register_l1(struct check *c, uint64_t offset, uint32_t size);
+struct l2_table *check_find_l2(struct check *c, uint64_t offset);
+
+/* check.c */
+
+/* Counts TIMES references to every cluster of a range; KIND of thing and PLACE that names it. */
+int check_reference(struct check *c, uint64_t offset, uint64_t length, uint64_t times,
+                    uint64_t place);
+
+/* check_snapshots.c */
+int check_read_snapshots(struct check *c);
+/* ID and name, cut where they are very long. */
+void check_snapshot_names(struct check *c, const struct check_snapshot *s, char id[256],
+                          char name[256]);
+
+/* check_l2.c: the entries of one table, and what they reference. */
+int check_l2_table(struct check *c, struct l2_table *t, uint64_t l1_index, bool active);
+
+/*
+ * check_bitmaps.c: counts what the bitmaps reference; AGAIN: looks, when that was compared, for
+ * overlaps.
+ */
+int check_bitmaps(struct check *c, bool again);
+
+/* check_refcounts.c */
+int check_refcount_blocks(struct check *c);
+int check_compare_refcounts(struct check *c);
+/* The refcount of any cluster, as stored; false when it cannot be read. */
+bool check_stored_refcount(struct check *c, uint64_t cluster, uint64_t *refcount);
+
+/* check_flags.c */
+int check_copied_flags(struct check *c);
+
+/* check_overlaps.c: what the refcounts agree with and is wrong all the same. */
+int check_overlaps(struct check *c);
+/* Does something else use a cluster of this range, which NAME has for itself? One finding at most.
+ */
+void check_alone(struct check *c, const char *name, uint64_t offset, uint64_t length);
+
+#endif

@@ -1,0 +1,35 @@
+/* How a format's check reports what it finds. */
+#ifndef LIB_CHECK_H
+#define LIB_CHECK_H
+
+#include "lib/imgtool.h"
+
+struct check_report {
+    struct img_check *result;
+    void (*fn)(void *opaque, const struct img_finding *finding); /* may be NULL */
+    void *opaque;
+};
+
+/* What a finding is about; the words come with check_tell. */
+struct check_subject {
+    enum img_finding_kind kind;
+    enum img_severity severity;
+    uint64_t host;
+    bool has_guest;
+    uint64_t guest;
+};
+
+/*
+ * Counts a finding and hands it on, unless too many have been handed on already: a file of a few
+ * kilobytes can hold millions of errors.
+ */
+void check_tell(struct check_report *r, const struct check_subject *s, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Is anybody still told in words? Otherwise counting is enough. */
+bool check_tells(const struct check_report *r);
+
+/* Counts COUNT findings of SEVERITY without a word. */
+void check_count(struct check_report *r, enum img_severity severity, uint64_t count);
+
+#endif

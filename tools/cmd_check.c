@@ -1,0 +1,300 @@
+/* imgtool check: what is wrong with an image's metadata, told finding by finding, and summed up. */
+#include "commands.h"
+#include "output.h"
+#include "tool.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CLEAN = 0, NOT_COMPLETED = 1, CORRUPT = 2, LEAKING = 3, NOT_SUPPORTED = 63 };
+
+struct check_request {
+    struct tool *tool;
+    struct img_open_options open;
+    const char *filename;
+    bool json, quiet, list;
+    struct json list_json; /* with --list, as JSON: open from the first finding on */
+};
+
+/* ---- findings ---- */
+
+static void open_list(struct check_request *r)
+{
+    if (r->list_json.depth)
+        return;
+    json_open(&r->list_json, NULL, '{');
+    json_open(&r->list_json, "findings", '[');
+}
+
+static void list_json(struct json *j, const struct img_finding *f)
+{
+    json_open(j, NULL, '{');
+    json_string(j, "kind", img_finding_kind_name(f->kind));
+    json_string(j, "severity", img_severity_name(f->severity));
+    json_string(j, "what", f->what);
+    json_number(j, "host-offset", f->host_offset);
+    if (f->has_guest_offset)
+        json_number(j, "guest-offset", f->guest_offset);
+    json_close(j, '}');
+}
+
+static void list_text(const struct img_finding *f, const char *what)
+{
+    printf("%s: host 0x%" PRIx64, img_finding_kind_name(f->kind), f->host_offset);
+    if (f->has_guest_offset)
+        printf(", guest 0x%" PRIx64, f->guest_offset);
+    printf(": %s\n", what);
+}
+
+/* As they are found: on standard error, as qemu-img has it, or on standard output as a list. */
+static void tell(void *opaque, const struct img_finding *f)
+{
+    struct check_request *r = opaque;
+    if (f->severity == IMG_SEVERITY_NOTE && !r->list)
+        return;
+    if (r->list && r->json) {
+        open_list(r);
+        list_json(&r->list_json, f);
+        return;
+    }
+    char *what = printable(f->what);
+    if (r->list)
+        list_text(f, what ? what : "");
+    else
+        fprintf(stderr, "%s\n", what ? what : "");
+    if (f->kind == IMG_FINDING_REFCOUNT_OVERFLOW && !r->list)
+        fputs("Use qemu-img amend to increase the refcount entry width or qemu-img convert to "
+              "create a "
+              "clean copy if the image cannot be opened for writing\n",
+              stderr);
+    free(what);
+}
+
+/* ---- the sums ---- */
+
+static void json_counts(struct json *j, const struct check_request *r, const struct img_check *c,
+                        const char *format)
+{
+    const struct {
+        const char *key;
+        uint64_t value;
+    } numbers[] = {
+        {"image-end-offset", c->image_end_offset},
+        {"compressed-clusters", c->compressed_clusters},
+        {"total-clusters", c->total_clusters},
+        {"corruptions", c->corruptions},
+        {"check-errors", c->check_errors}, /* the one that is there when it is 0 */
+        {"leaks", c->leaks},
+        {"allocated-clusters", c->allocated_clusters},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (numbers[i].value || !strcmp(numbers[i].key, "check-errors"))
+            json_number(j, numbers[i].key, numbers[i].value);
+    json_string(j, "filename", r->filename);
+    json_string(j, "format", format);
+    if (c->fragmented_clusters)
+        json_number(j, "fragmented-clusters", c->fragmented_clusters);
+}
+
+static double percent(uint64_t part, uint64_t whole)
+{
+    return (double)part * 100.0 / (double)whole;
+}
+
+static void text_counts(const struct img_check *c)
+{
+    if (!(c->corruptions || c->leaks || c->check_errors))
+        puts("No errors were found on the image.");
+    if (c->corruptions)
+        printf("\n%" PRIu64 " errors were found on the image.\n"
+               "Data may be corrupted, or further writes to the image may corrupt it.\n",
+               c->corruptions);
+    if (c->leaks)
+        printf("\n%" PRIu64 " leaked clusters were found on the image.\n"
+               "This means waste of disk space, but no harm to data.\n",
+               c->leaks);
+    if (c->check_errors)
+        printf("\n%" PRIu64 " internal errors have occurred during the check.\n", c->check_errors);
+    if (c->total_clusters && c->allocated_clusters)
+        printf("%" PRIu64 "/%" PRIu64
+               " = %0.2f%% allocated, %0.2f%% fragmented, %0.2f%% compressed "
+               "clusters\n",
+               c->allocated_clusters, c->total_clusters,
+               percent(c->allocated_clusters, c->total_clusters),
+               percent(c->fragmented_clusters, c->allocated_clusters),
+               percent(c->compressed_clusters, c->allocated_clusters));
+    if (c->image_end_offset)
+        printf("Image end offset: %" PRIu64 "\n", c->image_end_offset);
+}
+
+static void print_counts(struct check_request *r, const struct img_check *c, const char *format)
+{
+    struct json j = {.out = stdout}, *to = &j;
+    fflush(stderr);           /* findings come first where both streams are one */
+    if (r->list && r->json) { /* the list has begun, and goes on whether quiet or not */
+        to = &r->list_json;
+        open_list(r);
+        json_close(to, ']');
+    } else if (r->quiet) {
+        return;
+    } else if (r->json) {
+        json_open(to, NULL, '{');
+    }
+    if (r->json) {
+        json_counts(to, r, c, format);
+        json_close(to, '}');
+    } else {
+        text_counts(c);
+    }
+}
+
+/* ---- the command ---- */
+
+/* The check could not be finished; what was found until then has been told. */
+static int report_failure(struct check_request *r, const struct img_check *c, const char *format,
+                          int ret, struct img_error *err)
+{
+    if (ret == -ENOTSUP) {
+        tool_report(r->tool, err);
+        return NOT_SUPPORTED;
+    }
+    if (r->list_json.depth)
+        print_counts(r, c, format);
+    if (err->context && !r->tool->as_qemu)
+        tool_error(r->tool, "ERROR %s (%s)", img_error_message(err), err->context);
+    else
+        tool_error(r->tool, "ERROR %s", img_error_message(err));
+    if (err->hint)
+        fprintf(stderr, "%s\n", err->hint);
+    img_error_clear(err);
+    return tool_error(r->tool, "Check failed: %s", strerror(-ret));
+}
+
+static int exit_code(const struct check_request *r, const struct img_check *c)
+{
+    if (c->untold)
+        fprintf(stderr, "%" PRIu64 " more findings are counted, but not listed\n", c->untold);
+    if (ferror(stdout) || fflush(stdout))
+        return tool_error(r->tool, "Could not write the output");
+    if (c->check_errors)
+        return tool_error(r->tool, "Check failed");
+    return c->corruptions ? CORRUPT : c->leaks ? LEAKING : CLEAN;
+}
+
+static int check_image(struct check_request *r, struct img *img)
+{
+    struct img_error err = IMG_ERROR_INIT;
+    struct img_check c;
+    const char *format = img_layer_format(img, 0);
+    r->list_json.out = stdout;
+    int ret = img_check(img, &c, tell, r, &err);
+    if (ret < 0)
+        return report_failure(r, &c, format, ret, &err);
+    print_counts(r, &c, format);
+    return exit_code(r, &c);
+}
+
+static int run(struct check_request *r)
+{
+    static char errors[64 << 10]; /* a line at a time would cost more than finding it */
+    struct img_error err = IMG_ERROR_INIT;
+    struct img *img;
+    r->open.flags |= IMG_OPEN_CHECK;
+    if (img_open(&img, r->filename, &r->open, &err) < 0)
+        return tool_report(r->tool, &err);
+    setvbuf(stderr, errors, _IOFBF, sizeof errors);
+    int code = check_image(r, img);
+    fflush(stderr);
+    img_close(img);
+    return code;
+}
+
+static bool is_cache_mode(const char *mode)
+{
+    static const char *const modes[] = {"none",      "off",          "directsync",
+                                        "writeback", "writethrough", "unsafe"};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+        if (!strcmp(mode, modes[i]))
+            return true;
+    return false;
+}
+
+static int take_argument(struct check_request *r, int argc, char **argv, const char *repair,
+                         const char *cache)
+{
+    if (optind != argc - 1)
+        return tool_usage_error(r->tool, "Expecting one image file name");
+    r->filename = argv[optind];
+    if (r->open.format && (r->open.flags & IMG_OPEN_IMAGE_OPTS))
+        return tool_error(r->tool, "--image-opts and --format are mutually exclusive");
+    if (cache && !is_cache_mode(cache))
+        return tool_error(r->tool, "Invalid source cache option: %s", cache);
+    if (repair)
+        return tool_error(r->tool,
+                          "Repairing (-r %s) is not implemented yet; without -r the image is "
+                          "checked and left alone",
+                          repair);
+    return run(r);
+}
+
+int cmd_check(struct tool *tool, int argc, char **argv)
+{
+    enum { OUTPUT = 256, OBJECT, IMAGE_OPTS, LIST };
+    static const struct option options[] = {
+        {"help", no_argument, 0, 'h'},
+        {"format", required_argument, 0, 'f'},
+        {"cache", required_argument, 0, 'T'},
+        {"repair", required_argument, 0, 'r'},
+        {"output", required_argument, 0, OUTPUT},
+        {"object", required_argument, 0, OBJECT},
+        {"image-opts", no_argument, 0, IMAGE_OPTS},
+        {"force-share", no_argument, 0, 'U'},
+        {"quiet", no_argument, 0, 'q'},
+        {"list", no_argument, 0, LIST},
+        {0, 0, 0, 0},
+    };
+    struct check_request r = {.tool = tool};
+    const char *repair = NULL, *cache = NULL;
+    int c, code;
+    tool_open_options(tool, &r.open);
+    while ((c = tool_getopt(tool, argc, argv, "hf:T:r:qU", options, &code)) != -1) {
+        switch (c) {
+        case TOOL_STOP:
+            return code;
+        case 'f':
+            r.open.format = optarg;
+            break;
+        case 'T': /* nothing is written */
+            cache = optarg;
+            break;
+        case 'r':
+            if (strcmp(optarg, "leaks") && strcmp(optarg, "all"))
+                return tool_usage_error(tool, "--repair (-r) expects 'leaks' or 'all' not '%s'",
+                                        optarg);
+            repair = optarg;
+            break;
+        case 'q':
+            r.quiet = true;
+            break;
+        case 'U':
+            r.open.flags |= IMG_OPEN_FORCE_SHARE;
+            break;
+        case OUTPUT:
+            if (tool_output_format(tool, optarg, &r.json))
+                return 1;
+            break;
+        case IMAGE_OPTS:
+            r.open.flags |= IMG_OPEN_IMAGE_OPTS;
+            break;
+        case LIST:
+            r.list = true;
+            break;
+        case OBJECT: /* secrets: metadata needs no key */
+            break;
+        }
+    }
+    return take_argument(&r, argc, argv, repair, cache);
+}
