@@ -22,10 +22,11 @@ static int choose_driver(struct layer *l, const char *format, unsigned flags, bo
     return ret;
 }
 
-/* A plain disk may be read while it is written, but not where it is the base of another image. */
-static struct lock wanted_lock(const struct layer *l, unsigned flags, bool is_backing)
+/* A plain disk may be read while it is written, as the base of another image too: QEMU has it so.
+ */
+static struct lock wanted_lock(const struct layer *l, unsigned flags)
 {
-    bool shared = (flags & IMG_OPEN_FORCE_SHARE) || (l->driver->plain && !is_backing);
+    bool shared = (flags & IMG_OPEN_FORCE_SHARE) || l->driver->plain;
     return shared ? LOCK_SHARER : LOCK_READER;
 }
 
@@ -38,7 +39,7 @@ static int start_driver(struct layer *l, const char *format, unsigned flags, boo
 {
     int ret = choose_driver(l, format, flags, is_backing, probed, err);
     if (!ret)
-        ret = lock_take(l->file, wanted_lock(l, flags, is_backing), err);
+        ret = lock_take(l->file, wanted_lock(l, flags), err);
     if (!ret)
         ret = l->driver->open(l, flags, err);
     if (ret < 0)
@@ -79,7 +80,11 @@ int layer_open(struct layer **out, const struct image_ref *ref,
                const struct img_open_options *options, bool is_backing, bool *probed,
                struct img_error *err)
 {
-    unsigned flags = options->flags;
+    unsigned flags = options->flags | (ref->force_share ? IMG_OPEN_FORCE_SHARE : 0);
+    if (ref->backing && (flags & IMG_OPEN_NO_DATA)) /* what is not opened cannot be overridden */
+        return img_fail(err, EINVAL,
+                        "Block format '%s' does not support the option 'backing.driver'",
+                        ref->format ? ref->format : "?");
     struct layer *l = calloc(1, sizeof *l);
     char *name = ref_display_name(ref);
     if (!l || !name) {

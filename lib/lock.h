@@ -24,9 +24,9 @@ struct lock {
     unsigned unshared; /* what nobody else may do meanwhile */
 };
 
-/* A reader that shares the file with a writer, and any reader of a raw image. */
+/* A reader that shares the file with a writer, and any reader of a raw image, base or not. */
 #define LOCK_SHARER ((struct lock){PERM_READ, 0})
-/* A reader of an image with metadata, and of any backing file. */
+/* A reader of an image with metadata. */
 #define LOCK_READER ((struct lock){PERM_READ, PERM_WRITE | PERM_RESIZE})
 /* A reader of an external data file. */
 #define LOCK_DATA_READER ((struct lock){PERM_READ, PERM_RESIZE})

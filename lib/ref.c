@@ -20,7 +20,6 @@
 static const char *const ignored[] = {
     "read-only",
     "auto-read-only",
-    "force-share",
     "node-name",
     "discard",
     "detect-zeroes",
@@ -40,7 +39,6 @@ static const char *const ignored[] = {
     "cache-clean-interval",
     "file.read-only",
     "file.auto-read-only",
-    "file.locking",
     "file.aio",
     "file.cache.direct",
     "file.cache.no-flush",
@@ -67,6 +65,14 @@ static int set_size(uint64_t *field, const char *key, const char *value, struct 
 {
     if (img_parse_size(value, field) < 0 || *field > INT64_MAX)
         return img_fail(err, EINVAL, "Parameter '%s' expects a size, not '%s'", key, value);
+    return 0;
+}
+
+static int set_bool(bool *field, const char *key, const char *value, struct img_error *err)
+{
+    *field = !strcmp(value, "on") || !strcmp(value, "true") || !strcmp(value, "yes");
+    if (!*field && strcmp(value, "off") && strcmp(value, "false") && strcmp(value, "no"))
+        return img_fail(err, EINVAL, "Parameter '%s' expects 'on' or 'off'", key);
     return 0;
 }
 
@@ -101,7 +107,10 @@ static int set_option(struct image_ref *out, const struct flat_options *o, const
                       const char *value, struct img_error *err)
 {
     if (!strncmp(key, "backing.", 8))
-        return set_backing(out, o, err);
+        return out->format && !strcmp(out->format, "raw")
+                   ? img_fail(err, EINVAL, "Block format 'raw' does not support the option '%s'",
+                              key)
+                   : set_backing(out, o, err);
     if (!strcmp(key, "backing")) {
         if (value)
             return img_fail(err, EINVAL, "Cannot find device='%s' nor node-name='%s'", value,
@@ -133,6 +142,12 @@ static int set_option(struct image_ref *out, const struct flat_options *o, const
         return set_size(&out->raw_offset, key, value, err);
     if (!strcmp(key, "size"))
         return set_size(&out->raw_size, key, value, err);
+    if (!strcmp(key, "force-share"))
+        return set_bool(&out->force_share, key, value, err);
+    if (!strcmp(key, "file.locking")) { /* without locks others cannot be in the way */
+        out->force_share |= !strcmp(value, "off");
+        return 0;
+    }
     if (is_ignored(key))
         return 0;
     if (!strncmp(key, "file.", 5))
@@ -182,10 +197,10 @@ int ref_parse(struct image_ref *out, const char *name, struct img_error *err)
     if (!*name)
         return img_fail(err, EINVAL, "The 'file' block driver requires a file name");
     size_t colon = strcspn(name, ":/"); /* "nbd:host:port": a colon before any slash */
-    bool file = !strncmp(name, "file:", 5);
-    if (name[colon] == ':' && !file)
+    bool local = !strncmp(name, "file:", 5) || !strncmp(name, "host_device:", 12);
+    if (name[colon] == ':' && !local)
         return img_fail(err, ENOTSUP, "Unknown protocol '%.*s'", (int)colon, name);
-    return set_string(&out->path, file ? name + 5 : name, err);
+    return set_string(&out->path, local ? name + colon + 1 : name, err);
 }
 
 int ref_parse_opts(struct image_ref *out, const char *opts, struct img_error *err)

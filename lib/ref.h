@@ -12,6 +12,7 @@ struct image_ref {
     char *path;                    /* on this host */
     uint64_t raw_offset, raw_size; /* a raw image's window; UINT64_MAX: to the end */
     char *data_file;               /* an external data file's path, instead of the stored one */
+    bool force_share;              /* as IMG_OPEN_FORCE_SHARE */
     bool no_backing;               /* "backing": null */
     struct image_ref *backing;     /* overrides what the image names, or NULL */
 };

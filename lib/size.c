@@ -1,4 +1,5 @@
 /* Sizes as people write them: 64k, 1.5G, 0x200. The grammar is that of QEMU's tools. */
+#include "lib/checked.h"
 #include "lib/error.h"
 
 #include <ctype.h>
@@ -58,6 +59,6 @@ int img_parse_size(const char *value, uint64_t *out)
         return -EINVAL;
     if (shift && whole >> (64 - shift))
         return -ERANGE;
-    *out = (whole << shift) + (uint64_t)round(fraction * (double)(1ull << shift));
-    return 0;
+    uint64_t part = (uint64_t)round(fraction * (double)(1ull << shift));
+    return add_overflows(whole << shift, part, out) ? -ERANGE : 0;
 }

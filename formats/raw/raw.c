@@ -24,6 +24,7 @@ static int raw_open(struct layer *l, unsigned flags, struct img_error *err)
     int ret = file_size(l->file, &size, err);
     if (ret < 0)
         return ret;
+    size = align_up(size, 512);
     if (l->raw_offset > size)
         return img_fail(err, EINVAL,
                         "Offset (%" PRIu64 ") cannot be greater than size of the containing file "
