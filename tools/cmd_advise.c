@@ -1,7 +1,7 @@
 /* imgtool advise: what should be different about an image and its place, and how to make it so. */
 #include "commands.h"
 #include "output.h"
-#include "tool.h"
+#include "source.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -128,50 +128,35 @@ static int parse_use(struct tool *tool, const char *value, enum img_use *use)
 
 int cmd_advise(struct tool *tool, int argc, char **argv)
 {
-    enum { OUTPUT = 256, IMAGE_OPTS, STRICT, USE };
+    enum { STRICT = SOURCE_OWN, USE };
     static const struct option options[] = {
-        {"help", no_argument, 0, 'h'},
-        {"format", required_argument, 0, 'f'},
-        {"output", required_argument, 0, OUTPUT},
-        {"image-opts", no_argument, 0, IMAGE_OPTS},
-        {"force-share", no_argument, 0, 'U'},
+        SOURCE_LONG,
         {"strict", no_argument, 0, STRICT},
         {"use", required_argument, 0, USE},
         {0, 0, 0, 0},
     };
     struct advise_request r = {0};
-    int c, code;
-    tool_open_options(tool, &r.open);
+    const char *filename;
+    int c, code, failed = 0;
     r.advise.open = &r.open;
-    while ((c = tool_getopt(tool, argc, argv, "hf:U", options, &code)) != -1) {
+    while ((c = source_getopt(tool, &r.open, argc, argv, SOURCE_SHORT, options, &code)) != -1) {
         switch (c) {
         case TOOL_STOP:
             return code;
-        case 'f':
-            r.open.format = optarg;
-            break;
-        case 'U':
-            r.open.flags |= IMG_OPEN_FORCE_SHARE;
-            break;
-        case IMAGE_OPTS:
-            r.open.flags |= IMG_OPEN_IMAGE_OPTS;
-            break;
-        case OUTPUT:
-            if (tool_output_format(tool, optarg, &r.json))
-                return 1;
+        case SOURCE_OUTPUT:
+            failed = tool_output_format(tool, optarg, &r.json);
             break;
         case STRICT:
             r.strict = true;
             break;
         case USE:
-            if (parse_use(tool, optarg, &r.advise.use))
-                return 1;
+            failed = parse_use(tool, optarg, &r.advise.use);
             break;
         }
+        if (failed)
+            return 1;
     }
-    if (optind != argc - 1)
-        return tool_usage_error(tool, "Expecting one image file name");
-    if (r.open.format && (r.open.flags & IMG_OPEN_IMAGE_OPTS))
-        return tool_error(tool, "--image-opts and --format are mutually exclusive");
-    return run(tool, argv[optind], &r);
+    if (source_filename(tool, &r.open, argc, argv, &filename))
+        return 1;
+    return run(tool, filename, &r);
 }

@@ -2,7 +2,7 @@
 #include "cache_output.h"
 #include "commands.h"
 #include "output.h"
-#include "tool.h"
+#include "source.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -186,14 +186,10 @@ static int run(struct tool *tool, const struct cache_request *r, enum form form,
 
 int cmd_advise_cache(struct tool *tool, int argc, char **argv)
 {
-    enum { OUTPUT = 256, IMAGE_OPTS, QEMU_VERSION, BUDGET };
+    enum { QEMU_VERSION = SOURCE_OWN, BUDGET };
     static const struct option options[] = {
-        {"help", no_argument, 0, 'h'},
-        {"format", required_argument, 0, 'f'},
-        {"output", required_argument, 0, OUTPUT},
+        SOURCE_LONG,
         {"backing-chain", no_argument, 0, 'b'},
-        {"image-opts", no_argument, 0, IMAGE_OPTS},
-        {"force-share", no_argument, 0, 'U'},
         {"qemu-version", required_argument, 0, QEMU_VERSION},
         {"budget", required_argument, 0, BUDGET},
         {0, 0, 0, 0},
@@ -201,27 +197,16 @@ int cmd_advise_cache(struct tool *tool, int argc, char **argv)
     struct cache_request r = {.version_text = "newest"};
     struct img_error err = IMG_ERROR_INIT;
     enum form form = FORM_HUMAN;
-    int c, code;
-    tool_open_options(tool, &r.open);
-    while ((c = tool_getopt(tool, argc, argv, "hf:bU", options, &code)) != -1) {
+    int c, code, failed = 0;
+    while ((c = source_getopt(tool, &r.open, argc, argv, SOURCE_SHORT "b", options, &code)) != -1) {
         switch (c) {
         case TOOL_STOP:
             return code;
-        case 'f':
-            r.open.format = optarg;
-            break;
         case 'b':
             r.whole_chain = true;
             break;
-        case 'U':
-            r.open.flags |= IMG_OPEN_FORCE_SHARE;
-            break;
-        case IMAGE_OPTS:
-            r.open.flags |= IMG_OPEN_IMAGE_OPTS;
-            break;
-        case OUTPUT:
-            if (parse_form(tool, optarg, &form))
-                return 1;
+        case SOURCE_OUTPUT:
+            failed = parse_form(tool, optarg, &form);
             break;
         case QEMU_VERSION:
             if (img_qemu_version_parse(&r.version, optarg, &err) < 0)
@@ -229,15 +214,16 @@ int cmd_advise_cache(struct tool *tool, int argc, char **argv)
             r.version_text = optarg;
             break;
         case BUDGET:
-            if (tool_size(tool, "budget", optarg, &r.budget))
-                return 1;
+            failed = tool_size(tool, "budget", optarg, &r.budget);
             r.has_budget = true;
             break;
         }
+        if (failed)
+            return 1;
     }
     if (optind >= argc)
         return tool_usage_error(tool, "Expecting at least one image file name");
-    if (r.open.format && (r.open.flags & IMG_OPEN_IMAGE_OPTS))
-        return tool_error(tool, "--image-opts and --format are mutually exclusive");
+    if (source_check(tool, &r.open))
+        return 1;
     return run(tool, &r, form, argv + optind, (size_t)(argc - optind));
 }

@@ -1,7 +1,7 @@
 /* imgtool check: what is wrong with an image's metadata, told finding by finding, and summed up. */
 #include "commands.h"
 #include "output.h"
-#include "tool.h"
+#include "source.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -225,11 +225,8 @@ static bool is_cache_mode(const char *mode)
 static int take_argument(struct check_request *r, int argc, char **argv, const char *repair,
                          const char *cache)
 {
-    if (optind != argc - 1)
-        return tool_usage_error(r->tool, "Expecting one image file name");
-    r->filename = argv[optind];
-    if (r->open.format && (r->open.flags & IMG_OPEN_IMAGE_OPTS))
-        return tool_error(r->tool, "--image-opts and --format are mutually exclusive");
+    if (source_filename(r->tool, &r->open, argc, argv, &r->filename))
+        return 1;
     if (cache && !is_cache_mode(cache))
         return tool_error(r->tool, "Invalid source cache option: %s", cache);
     if (repair)
@@ -242,16 +239,11 @@ static int take_argument(struct check_request *r, int argc, char **argv, const c
 
 int cmd_check(struct tool *tool, int argc, char **argv)
 {
-    enum { OUTPUT = 256, OBJECT, IMAGE_OPTS, LIST };
+    enum { LIST = SOURCE_OWN };
     static const struct option options[] = {
-        {"help", no_argument, 0, 'h'},
-        {"format", required_argument, 0, 'f'},
+        SOURCE_LONG,
         {"cache", required_argument, 0, 'T'},
         {"repair", required_argument, 0, 'r'},
-        {"output", required_argument, 0, OUTPUT},
-        {"object", required_argument, 0, OBJECT},
-        {"image-opts", no_argument, 0, IMAGE_OPTS},
-        {"force-share", no_argument, 0, 'U'},
         {"quiet", no_argument, 0, 'q'},
         {"list", no_argument, 0, LIST},
         {0, 0, 0, 0},
@@ -259,14 +251,11 @@ int cmd_check(struct tool *tool, int argc, char **argv)
     struct check_request r = {.tool = tool};
     const char *repair = NULL, *cache = NULL;
     int c, code;
-    tool_open_options(tool, &r.open);
-    while ((c = tool_getopt(tool, argc, argv, "hf:T:r:qU", options, &code)) != -1) {
+    while ((c = source_getopt(tool, &r.open, argc, argv, SOURCE_SHORT "T:r:q", options, &code)) !=
+           -1) {
         switch (c) {
         case TOOL_STOP:
             return code;
-        case 'f':
-            r.open.format = optarg;
-            break;
         case 'T': /* nothing is written */
             cache = optarg;
             break;
@@ -279,20 +268,12 @@ int cmd_check(struct tool *tool, int argc, char **argv)
         case 'q':
             r.quiet = true;
             break;
-        case 'U':
-            r.open.flags |= IMG_OPEN_FORCE_SHARE;
-            break;
-        case OUTPUT:
+        case SOURCE_OUTPUT:
             if (tool_output_format(tool, optarg, &r.json))
                 return 1;
             break;
-        case IMAGE_OPTS:
-            r.open.flags |= IMG_OPEN_IMAGE_OPTS;
-            break;
         case LIST:
             r.list = true;
-            break;
-        case OBJECT: /* secrets: metadata needs no key */
             break;
         }
     }

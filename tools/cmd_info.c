@@ -1,7 +1,7 @@
 /* imgtool info: what an image, or every layer of its chain, says of itself. */
 #include "commands.h"
 #include "output.h"
-#include "tool.h"
+#include "source.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -410,47 +410,23 @@ static int run(struct tool *tool, const char *filename, struct info_request *r)
 
 int cmd_info(struct tool *tool, int argc, char **argv)
 {
-    enum { OUTPUT = 256, OBJECT, IMAGE_OPTS };
     static const struct option options[] = {
-        {"help", no_argument, 0, 'h'},
-        {"format", required_argument, 0, 'f'},
-        {"output", required_argument, 0, OUTPUT},
+        SOURCE_LONG,
         {"backing-chain", no_argument, 0, 'b'},
-        {"object", required_argument, 0, OBJECT},
-        {"image-opts", no_argument, 0, IMAGE_OPTS},
-        {"force-share", no_argument, 0, 'U'},
         {0, 0, 0, 0},
     };
     struct info_request r = {0};
+    const char *filename;
     int c, code;
-    tool_open_options(tool, &r.open);
-    while ((c = tool_getopt(tool, argc, argv, "hf:bU", options, &code)) != -1) {
-        switch (c) {
-        case TOOL_STOP:
+    while ((c = source_getopt(tool, &r.open, argc, argv, SOURCE_SHORT "b", options, &code)) != -1) {
+        if (c == TOOL_STOP)
             return code;
-        case 'f':
-            r.open.format = optarg;
-            break;
-        case 'b':
+        if (c == 'b')
             r.whole_chain = true;
-            break;
-        case 'U':
-            r.open.flags |= IMG_OPEN_FORCE_SHARE;
-            break;
-        case IMAGE_OPTS:
-            r.open.flags |= IMG_OPEN_IMAGE_OPTS;
-            break;
-        case OUTPUT:
-            if (tool_output_format(tool, optarg, &r.json))
-                return 1;
-            break;
-        case OBJECT: /* secrets: info needs no key */
-            break;
-        }
+        else if (c == SOURCE_OUTPUT && tool_output_format(tool, optarg, &r.json))
+            return 1;
     }
-    if (optind != argc - 1)
-        return tool_usage_error(tool, "Expecting one image file name");
-    if (r.open.format && (r.open.flags & IMG_OPEN_IMAGE_OPTS))
-        return tool_error(tool, "--image-opts and --format are mutually exclusive");
-    return run(tool, argv[optind], &r);
+    if (source_filename(tool, &r.open, argc, argv, &filename))
+        return 1;
+    return run(tool, filename, &r);
 }

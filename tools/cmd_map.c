@@ -1,7 +1,7 @@
 /* imgtool map: which layer and which host bytes stand behind each range of the guest's disk. */
 #include "commands.h"
 #include "output.h"
-#include "tool.h"
+#include "source.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -121,57 +121,39 @@ static int run(struct tool *tool, const char *filename, const struct map_request
 
 int cmd_map(struct tool *tool, int argc, char **argv)
 {
-    enum { OUTPUT = 256, OBJECT, IMAGE_OPTS, SNAPSHOT };
+    enum { SNAPSHOT = SOURCE_OWN };
     static const struct option options[] = {
-        {"help", no_argument, 0, 'h'},
-        {"format", required_argument, 0, 'f'},
-        {"output", required_argument, 0, OUTPUT},
-        {"object", required_argument, 0, OBJECT},
-        {"image-opts", no_argument, 0, IMAGE_OPTS},
-        {"force-share", no_argument, 0, 'U'},
+        SOURCE_LONG,
         {"start-offset", required_argument, 0, 's'},
         {"max-length", required_argument, 0, 'l'},
         {"snapshot", required_argument, 0, SNAPSHOT},
         {0, 0, 0, 0},
     };
     struct map_request r = {.length = UINT64_MAX};
-    int c, code;
-    tool_open_options(tool, &r.open);
-    while ((c = tool_getopt(tool, argc, argv, "hf:s:l:U", options, &code)) != -1) {
+    const char *filename;
+    int c, code, failed = 0;
+    while ((c = source_getopt(tool, &r.open, argc, argv, SOURCE_SHORT "s:l:", options, &code)) !=
+           -1) {
         switch (c) {
         case TOOL_STOP:
             return code;
-        case 'f':
-            r.open.format = optarg;
-            break;
-        case 'U':
-            r.open.flags |= IMG_OPEN_FORCE_SHARE;
-            break;
-        case IMAGE_OPTS:
-            r.open.flags |= IMG_OPEN_IMAGE_OPTS;
-            break;
-        case OUTPUT:
-            if (tool_output_format(tool, optarg, &r.json))
-                return 1;
+        case SOURCE_OUTPUT:
+            failed = tool_output_format(tool, optarg, &r.json);
             break;
         case 's':
-            if (tool_size(tool, "start offset", optarg, &r.start))
-                return 1;
+            failed = tool_size(tool, "start offset", optarg, &r.start);
             break;
         case 'l':
-            if (tool_size(tool, "max length", optarg, &r.length))
-                return 1;
+            failed = tool_size(tool, "max length", optarg, &r.length);
             break;
         case SNAPSHOT:
             r.open.snapshot = optarg;
             break;
-        case OBJECT: /* a key would be needed to read, not to map; encrypted images are refused */
-            break;
         }
+        if (failed)
+            return 1;
     }
-    if (optind != argc - 1)
-        return tool_usage_error(tool, "Expecting one image file name");
-    if (r.open.format && (r.open.flags & IMG_OPEN_IMAGE_OPTS))
-        return tool_error(tool, "--image-opts and --format are mutually exclusive");
-    return run(tool, argv[optind], &r);
+    if (source_filename(tool, &r.open, argc, argv, &filename))
+        return 1;
+    return run(tool, filename, &r);
 }

@@ -170,6 +170,8 @@ int img_advise(struct img_advice_report **report, const char *filename,
     struct img_open_options options = given && given->open ? *given->open : no_options;
     struct advise_facts x = {.use = given ? given->use : IMG_USE_GENERAL};
     struct img *img = NULL;
+    /* which parts of it are opened is for the checks to say */
+    options.flags &= ~(unsigned)(IMG_OPEN_NO_DATA | IMG_OPEN_NO_BACKING | IMG_OPEN_CHECK);
     options.warn = NULL; /* what would be warned of is among the findings */
     int ret = read_chain(&x, filename, &options, err);
     if (!ret)
