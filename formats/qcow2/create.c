@@ -52,8 +52,7 @@ struct new_image {
     enum preallocation preallocation;
 };
 
-/* ---- options, in the order and the words of QEMU ------------------------------------------------
- */
+/* ---- options, in the order and the words of QEMU ---- */
 
 /* Where TEXT stands in the list WORDS; PARAMETER is QEMU's newer name of the option. */
 static int choose(const char *parameter, const char *text, const char *const *words, unsigned count,
@@ -197,8 +196,7 @@ static int check_options(struct new_image *n, const struct option_set *o, struct
     return ret;
 }
 
-/* ---- the plan -----------------------------------------------------------------------------------
- */
+/* ---- the plan ---- */
 
 static int lay_out(struct new_image *n, uint64_t size, struct img_error *err)
 {
@@ -269,8 +267,7 @@ int qcow2_plan(struct create_plan *plan, const struct option_set *options, struc
     return 0;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 typedef void fill_fn(const struct qcow2_layout *l, uint8_t *buf, uint64_t offset, size_t length);
 

@@ -38,8 +38,7 @@ struct creation {
     struct new_file *image, *data;
 };
 
-/* ---- names -------------------------------------------------------------------------------------
- */
+/* ---- names ---- */
 
 /* Names that QEMU knows besides those that we do. */
 static bool qemu_knows(const char *format)
@@ -119,8 +118,7 @@ static int find_path(const char **path, const char *filename, struct img_error *
     return 0;
 }
 
-/* ---- the backing file --------------------------------------------------------------------------
- */
+/* ---- the backing file ---- */
 
 /* Opens the chain below the new image, for its metadata only. */
 static int open_backing(struct img *img, const char *full, const char *format,
@@ -207,8 +205,7 @@ static int settle_backing(struct creation *c, struct img_error *err)
     return ret;
 }
 
-/* ---- options ------------------------------------------------------------------------------------
- */
+/* ---- options ---- */
 
 static int put_backing(struct creation *c, struct img_error *err)
 {
@@ -276,8 +273,7 @@ static int plan(struct creation *c, struct img_error *err)
     return c->driver->plan(&c->plan, &c->options, err);
 }
 
-/* ---- the files ----------------------------------------------------------------------------------
- */
+/* ---- the files ---- */
 
 /* What the new image will read must not be what it replaces. */
 static int check_not_in_chain(const struct creation *c, const struct new_file *n,

@@ -205,8 +205,7 @@ static void tables(void **state)
     }
 }
 
-/* ---- options ------------------------------------------------------------------------------------
- */
+/* ---- options ---- */
 
 static const struct option_desc some[] = {
     {"text", OPTION_STRING, "A text", NULL}, {"size", OPTION_SIZE, "A size", NULL},
