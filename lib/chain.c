@@ -105,27 +105,34 @@ static int open_below(struct img *img, struct chain_trail *trail,
     return ret;
 }
 
-/* *NEXT: what the user said of the next layer's backing file; NULL: the image's own words count. */
+/* The way down: how the lowest layer was named, which may say what lies below it. */
+struct descent {
+    const struct image_ref *how; /* the user's reference or a part of it, or of OWN */
+    struct image_ref own;        /* the last name that came out of an image */
+};
+
 static int descend(struct img *img, struct chain_trail *trail,
-                   const struct img_open_options *options, const struct image_ref **next,
-                   bool *done, struct img_error *err)
+                   const struct img_open_options *options, struct descent *d, bool *done,
+                   struct img_error *err)
 {
     const struct layer *l = img->layers[img->depth - 1];
-    struct image_ref ref = {0};
-    char *full = NULL;
-    int ret = 0;
-    bool none = *next && (*next)->no_backing;
-    *next = *next ? (*next)->backing : NULL;
-    *done = none || (!*next && !l->backing_name);
+    const struct image_ref *given = d->how->backing;
+    *done = d->how->no_backing || (!given && !l->backing_name);
     if (*done)
         return 0;
-    if (!*next)
-        ret = chain_backing_ref(&ref, &full, l, err);
+    if (given) {
+        d->how = given;
+        return open_below(img, trail, options, given, given->path, err);
+    }
+    struct image_ref ref = {0};
+    char *full = NULL;
+    int ret = chain_backing_ref(&ref, &full, l, err);
     if (!ret)
-        ret = open_below(img, trail, options, *next ? *next : &ref, *next ? (*next)->path : full,
-                         err);
-    ref_clear(&ref);
+        ret = open_below(img, trail, options, &ref, full, err);
     free(full);
+    ref_clear(&d->own);
+    d->own = ref;
+    d->how = &d->own;
     return ret;
 }
 
@@ -133,12 +140,14 @@ int chain_open(struct img *img, const struct img_open_options *options, const st
                struct img_error *err)
 {
     struct chain_trail trail = {0};
+    struct descent d = {.how = top};
     bool done = false;
     int ret = chain_trail_add(&trail, img->layers[0], img->layers[0]->filename, err);
     while (!ret && !done)
-        ret = descend(img, &trail, options, &top, &done, err);
+        ret = descend(img, &trail, options, &d, &done, err);
     for (unsigned i = 0; ret < 0 && i < img->depth; i++)
         img_prefix(err, ret, "Could not open backing file: ");
+    ref_clear(&d.own);
     free(trail.seen);
     return ret;
 }
