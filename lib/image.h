@@ -41,11 +41,17 @@ int layer_open_top(struct layer **out, struct image_ref *ref, const char *filena
 /* ops/info.c: describes a layer; *OUT is for img_info_free. */
 int layer_describe(struct img_info **out, struct layer *l, struct img_error *err);
 
+enum layer_walk {
+    WALK_TOP,   /* the image alone */
+    WALK_NAMED, /* and all that the images name below it: what `info --backing-chain` shows */
+    WALK_USED,  /* and all that is read: a name may say that nothing lies below its file */
+};
+
 /*
- * ops/each_layer.c: calls FN for FILENAME and, with WHOLE_CHAIN, for every layer below it, each
- * opened by itself for its metadata only and closed again. A FN that fails ends the walk.
+ * ops/each_layer.c: calls FN for FILENAME and, as WALK says, for every layer below it, each opened
+ * by itself for its metadata only and closed again. A FN that fails ends the walk.
  */
-int each_layer(const char *filename, const struct img_open_options *options, bool whole_chain,
+int each_layer(const char *filename, const struct img_open_options *options, enum layer_walk walk,
                int (*fn)(void *opaque, struct layer *l, struct img_error *err), void *opaque,
                struct img_error *err);
 

@@ -99,7 +99,8 @@ enum img_warning {
 
 struct img_open_options {
     const char *format;   /* "qcow2", "raw"; NULL: find out by looking at the file */
-    const char *snapshot; /* read this internal snapshot's disk (its ID or name); NULL: the disk */
+    const char *snapshot; /* read this internal snapshot's disk (its ID or name); NULL: the disk.
+                             Only img_open looks at it. */
     unsigned flags;       /* enum img_open_flags, or-ed */
     /* Called for things that are not errors but that a user should hear of. May be NULL. Only
      * called from within the function that was given these options. */
@@ -111,8 +112,10 @@ struct img_open_options {
  * Opens the image FILENAME read-only, with every layer of its backing chain.
  *
  * FILENAME is a path, "file:PATH", or "json:{...}" as QEMU writes it, with "driver" and "file"
- * members. Names inside images are resolved against the folder of the image that holds them (the
- * specification, "Header": backing_file_offset). OPTIONS may be NULL. On success *IMG is owned by
+ * members. Backing file names inside images are resolved against the folder of the image that holds
+ * them (the specification, "Header": backing_file_offset); "file:" and "json:" names against the
+ * current folder, as in QEMU; an external data file is looked for there, too, and then beside the
+ * image. OPTIONS may be NULL. On success *IMG is owned by
  * the caller: img_close.
  *
  * Errors: -ENOENT and the like from the host, -EINVAL for a damaged image, -ENOTSUP for a format or

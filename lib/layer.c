@@ -96,6 +96,7 @@ int layer_open(struct layer **out, const struct image_ref *ref,
     l->raw_offset = ref->raw_offset;
     l->raw_size = ref->raw_size;
     l->data_file_given = ref->data_file != NULL;
+    l->cut_off = ref->no_backing;
     l->cache_bytes = LAYER_CACHE_MAX;
     int ret = file_open_posix(&l->file, ref->path, err);
     if (!ret)
@@ -160,7 +161,8 @@ int layer_open_top(struct layer **out, struct image_ref *ref, const char *filena
     int ret = opts ? ref_parse_opts(ref, filename, err) : ref_parse(ref, filename, err);
     if (!ret && options->format) {
         free(ref->format);
-        bool host_driver = !strcmp(options->format, "file");
+        bool host_driver = !strcmp(options->format, "file") ||
+                           !strcmp(options->format, "host_device");
         ref->format = strdup(host_driver ? "raw" : options->format);
         if (!ref->format)
             ret = img_fail_nomem(err);

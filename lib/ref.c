@@ -61,6 +61,13 @@ static int set_string(char **field, const char *value, struct img_error *err)
     return *field ? 0 : img_fail_nomem(err);
 }
 
+static int set_path(char **field, const char *value, struct img_error *err)
+{
+    if (!*value)
+        return img_fail(err, EINVAL, "The 'file' block driver requires a file name");
+    return set_string(field, value, err);
+}
+
 static int set_size(uint64_t *field, const char *key, const char *value, struct img_error *err)
 {
     if (img_parse_size(value, field) < 0 || *field > INT64_MAX)
@@ -126,7 +133,7 @@ static int set_option(struct image_ref *out, const struct flat_options *o, const
                                       : img_fail(err, EINVAL, "Unknown driver '%s'", value);
     }
     if (!strcmp(key, "file.filename") || !strcmp(key, "filename"))
-        return set_string(&out->path, value, err);
+        return set_path(&out->path, value, err);
     if (!strcmp(key, "data-file.filename") || !strcmp(key, "data-file.file.filename"))
         return set_string(&out->data_file, value, err);
     if (!strcmp(key, "file.driver") || !strcmp(key, "data-file.file.driver"))
@@ -194,13 +201,11 @@ int ref_parse(struct image_ref *out, const char *name, struct img_error *err)
         flat_options_clear(&o);
         return ret;
     }
-    if (!*name)
-        return img_fail(err, EINVAL, "The 'file' block driver requires a file name");
     size_t colon = strcspn(name, ":/"); /* "nbd:host:port": a colon before any slash */
     bool local = !strncmp(name, "file:", 5) || !strncmp(name, "host_device:", 12);
     if (name[colon] == ':' && !local)
         return img_fail(err, ENOTSUP, "Unknown protocol '%.*s'", (int)colon, name);
-    return set_string(&out->path, local ? name + colon + 1 : name, err);
+    return set_path(&out->path, local ? name + colon + 1 : name, err);
 }
 
 int ref_parse_opts(struct image_ref *out, const char *opts, struct img_error *err)

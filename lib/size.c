@@ -26,11 +26,14 @@ static double parse_fraction(const char **p)
 
 static int parse_hex(const char *digits, uint64_t *out)
 {
-    char *end;
-    *out = strtoull(digits, &end, 16);
-    if (*end || !isxdigit((unsigned char)*digits))
+    size_t n = strspn(digits, "0123456789abcdefABCDEF");
+    uint64_t value = strtoull(digits, NULL, 16);
+    if (!n || digits[n])
         return -EINVAL;
-    return errno ? -ERANGE : 0;
+    if (errno)
+        return -ERANGE;
+    *out = value;
+    return 0;
 }
 
 int img_parse_size(const char *value, uint64_t *out)
@@ -41,7 +44,7 @@ int img_parse_size(const char *value, uint64_t *out)
     if (!strncasecmp(value, "0x", 2))
         return parse_hex(value + 2, out);
     bool negative = *value == '-';
-    const char *p = value + negative;
+    const char *p = value + (negative || *value == '+');
     if (!isdigit((unsigned char)*p) && !(*p == '.' && isdigit((unsigned char)p[1])))
         return -EINVAL;
     char *end;
@@ -59,6 +62,9 @@ int img_parse_size(const char *value, uint64_t *out)
         return -EINVAL;
     if (shift && whole >> (64 - shift))
         return -ERANGE;
-    uint64_t part = (uint64_t)round(fraction * (double)(1ull << shift));
-    return add_overflows(whole << shift, part, out) ? -ERANGE : 0;
+    uint64_t sum, part = (uint64_t)round(fraction * (double)(1ull << shift));
+    if (add_overflows(whole << shift, part, &sum))
+        return -ERANGE;
+    *out = sum;
+    return 0;
 }

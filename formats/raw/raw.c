@@ -32,12 +32,12 @@ static int raw_open(struct layer *l, unsigned flags, struct img_error *err)
                         l->raw_offset, size);
     size -= l->raw_offset;
     if (l->raw_size != UINT64_MAX && !is_aligned(l->raw_size, 512))
-        return img_fail(err, EINVAL, "Specified size is not multiple of 512 (%" PRIu64 ")",
-                        l->raw_size);
+        return img_fail_detail(err, EINVAL, "Specified size is not multiple of 512", "%" PRIu64,
+                               l->raw_size);
     if (l->raw_size != UINT64_MAX && l->raw_size > size)
         return img_fail(err, EINVAL,
                         "The sum of offset (%" PRIu64 ") and size (%" PRIu64
-                        ") has to be smaller or equal to the actual size of the containing file "
+                        ") has to be smaller or equal to the  actual size of the containing file "
                         "(%" PRIu64 ")",
                         l->raw_offset, l->raw_size, size + l->raw_offset);
     l->size = align_up(min_u64(size, l->raw_size), 512);

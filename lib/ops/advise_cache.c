@@ -29,6 +29,11 @@ static int gather(struct img_cache_layer *out, struct layer *l, struct img_error
 static int add(void *opaque, struct layer *l, struct img_error *err)
 {
     struct img_cache_survey *survey = opaque;
+    if (l->data_file_given)
+        return img_fail(
+            err, ENOTSUP,
+            "'%s' has its data file given by an option, which what is advised would lack",
+            l->filename);
     struct img_cache_layer *layers = realloc(survey->layers, (survey->count + 1) * sizeof *layers);
     if (!layers)
         return img_fail_nomem(err);
@@ -51,7 +56,7 @@ int img_cache_survey(struct img_cache_survey *survey, const char *filename,
                      struct img_error *err)
 {
     *survey = (struct img_cache_survey){0};
-    return each_layer(filename, options, whole_chain, add, survey, err);
+    return each_layer(filename, options, whole_chain ? WALK_USED : WALK_TOP, add, survey, err);
 }
 
 void img_cache_survey_free(struct img_cache_survey *survey)

@@ -36,7 +36,7 @@ static int descend(struct layer **l, struct chain_trail *trail,
     return ret;
 }
 
-int each_layer(const char *filename, const struct img_open_options *given, bool whole_chain,
+int each_layer(const char *filename, const struct img_open_options *given, enum layer_walk walk,
                int (*fn)(void *opaque, struct layer *l, struct img_error *err), void *opaque,
                struct img_error *err)
 {
@@ -52,7 +52,7 @@ int each_layer(const char *filename, const struct img_open_options *given, bool 
     ret = chain_trail_add(&trail, l, filename, err);
     if (!ret)
         ret = fn(opaque, l, err);
-    while (!ret && whole_chain && l->backing_name) {
+    while (!ret && walk != WALK_TOP && l->backing_name && !(walk == WALK_USED && l->cut_off)) {
         ret = descend(&l, &trail, &options, err);
         if (!ret)
             ret = fn(opaque, l, err);

@@ -120,5 +120,5 @@ int img_chain_info(struct img_chain_info *chain, const char *filename,
                    const struct img_open_options *options, struct img_error *err)
 {
     *chain = (struct img_chain_info){0};
-    return each_layer(filename, options, true, add_layer, chain, err);
+    return each_layer(filename, options, WALK_NAMED, add_layer, chain, err);
 }
