@@ -168,6 +168,9 @@ static void say_blockdev(FILE *out, const struct cache_request *r, const struct 
         json_print_string(out, info->file_name);
         fputc('}', out);
     }
+    /* a chain that ends above what its last image names: QEMU must not go on */
+    if (r->whole_chain && count && image->survey.layers[count - 1].info->backing_filename)
+        fputs(", \"backing\": null", out);
     while (count--)
         fputc('}', out);
 }
