@@ -62,7 +62,7 @@ struct driver {
     /* How sure the first bytes of a file make it: 0 not at all, 100 certain. */
     int (*probe)(const uint8_t *head, size_t len);
     /* The same by what stands elsewhere in a file whose first bytes said nothing; may be NULL. */
-    int (*probe_far)(struct file *f);
+    int (*probe_far)(struct file *f, struct img_error *err);
     /* Reads and checks the metadata. On failure, close is not called. */
     int (*open)(struct layer *l, unsigned flags, struct img_error *err);
     void (*close)(struct layer *l);

@@ -37,7 +37,9 @@ int driver_probe(const struct driver **out, struct file *f, bool far, bool *gues
     }
     *guessed = best <= 1;
     for (const struct driver *const *d = drivers; far && *guessed && *d; d++) {
-        int score = (*d)->probe_far ? (*d)->probe_far(f) : 0;
+        int score = (*d)->probe_far ? (*d)->probe_far(f, err) : 0;
+        if (score < 0)
+            return img_prefix(err, score, "Could not read image for determining its format: ");
         if (score > best) {
             best = score;
             *out = *d;

@@ -11,17 +11,20 @@ enum { SOURCE_IMAGE_OPTS = 256, SOURCE_OBJECT, SOURCE_OUTPUT, SOURCE_OWN /* a co
     {"help", no_argument, 0, 'h'}, {"format", required_argument, 0, 'f'},                          \
         {"image-opts", no_argument, 0, SOURCE_IMAGE_OPTS},                                         \
         {"object", required_argument, 0, SOURCE_OBJECT}, {"force-share", no_argument, 0, 'U'},     \
-        {"output", required_argument, 0, SOURCE_OUTPUT}
+    {                                                                                              \
+        "output", required_argument, 0, SOURCE_OUTPUT                                              \
+    }
 
 /*
- * The next option that is the command's own, SOURCE_OUTPUT among them; the others go into OPEN. -1 at
- * the end, TOOL_STOP when the command is over, as from tool_getopt. Secrets (--object) are taken and
- * not needed: metadata is never encrypted, and encrypted data is refused.
+ * The next option that is the command's own, SOURCE_OUTPUT among them; the others go into OPEN. -1
+ * at the end, TOOL_STOP when the command is over, as from tool_getopt. Secrets (--object) are taken
+ * and not needed: metadata is never encrypted, and encrypted data is refused.
  */
 int source_getopt(struct tool *tool, struct img_open_options *open, int argc, char **argv,
                   const char *short_options, const struct option *long_options, int *exit_code);
 
-/* The image, after the options: complains (and returns 1) unless it is the one word that is left. */
+/* The image, after the options: complains (and returns 1) unless it is the one word that is left.
+ */
 int source_filename(struct tool *tool, const struct img_open_options *open, int argc, char **argv,
                     const char **filename);
 

@@ -70,14 +70,16 @@ static int probe_vpc(const uint8_t *head, size_t len)
 }
 
 /* A fixed-size VHD is a raw disk with a footer. */
-static int probe_vpc_footer(struct file *f)
+static int probe_vpc_footer(struct file *f, struct img_error *err)
 {
     uint8_t footer[8];
     uint64_t size;
-    if (file_size(f, &size, NULL) < 0 || size < 1024)
-        return 0;
-    if (file_read_padded(f, footer, sizeof footer, host(size - 512), NULL) < 0)
-        return 0;
+    int ret = file_size(f, &size, err);
+    if (ret < 0 || size < 1024)
+        return ret;
+    ret = file_read_padded(f, footer, sizeof footer, host(size - 512), err);
+    if (ret < 0)
+        return ret;
     return memcmp(footer, "conectix", 8) ? 0 : 50;
 }
 
@@ -94,14 +96,16 @@ static int probe_parallels(const uint8_t *head, size_t len)
 }
 
 /* ISO 9660: the first volume descriptor, in sector 16 of 2,048 bytes. */
-static int probe_iso(struct file *f)
+static int probe_iso(struct file *f, struct img_error *err)
 {
     uint8_t descriptor[6];
     uint64_t size;
-    if (file_size(f, &size, NULL) < 0 || size < 32768 + sizeof descriptor)
-        return 0;
-    if (file_read_padded(f, descriptor, sizeof descriptor, host(32768), NULL) < 0)
-        return 0;
+    int ret = file_size(f, &size, err);
+    if (ret < 0 || size < 32768 + sizeof descriptor)
+        return ret;
+    ret = file_read_padded(f, descriptor, sizeof descriptor, host(32768), err);
+    if (ret < 0)
+        return ret;
     return memcmp(descriptor + 1, "CD001", 5) ? 0 : 50;
 }
 

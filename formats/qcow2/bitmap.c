@@ -112,6 +112,10 @@ int qcow2_read_bitmaps(struct qcow2 *q, struct img_error *err)
                         "Broken bitmap directory: %" PRIu32 " bitmaps do not fit in %" PRIu64
                         " bytes",
                         ext->bitmap_count, ext->bitmap_directory_size);
+    for (size_t i = 0; i < q->bitmap_count; i++) /* a check reads them each time anew */
+        free(q->bitmaps[i].name);
+    free(q->bitmaps);
+    q->bitmap_count = 0;
     q->bitmaps = calloc(ext->bitmap_count, sizeof *q->bitmaps);
     if (!q->bitmaps)
         return img_fail_nomem(err);

@@ -143,7 +143,13 @@ static int check_encryption(struct check *c)
     struct img_error err = IMG_ERROR_INIT;
     if (!ext->has_crypto)
         return 0;
-    if (qcow2_read_luks_header(c->q, &err) < 0) {
+    int ret = qcow2_read_luks_header(c->q, &err);
+    if (ret == -EIO) {
+        ret = img_fail(c->err, -ret, "%s", img_error_message(&err));
+        img_error_clear(&err);
+        return ret;
+    }
+    if (ret < 0) {
         check_once(c, ENCRYPTION, ext->crypto_offset, "ERROR encryption header: %s",
                    img_error_message(&err));
         img_error_clear(&err);

@@ -10,6 +10,7 @@
 #include "lib/bytes.h"
 #include "lib/checked.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
@@ -101,10 +102,17 @@ static int each_bitmap(struct check *c, bool again)
         struct ondisk_bitmap d;
         uint64_t start = r.at;
         char *name = NULL;
-        if (reader_get(&r, &d, sizeof d, NULL) < 0 ||
-            reader_skip(&r, load_be32(d.extra_data_size), NULL) < 0 ||
-            reader_get_string(&r, &name, load_be16(d.name_size), NULL) < 0)
-            break;
+        ret = reader_get(&r, &d, sizeof d, c->err);
+        if (!ret)
+            ret = reader_skip(&r, load_be32(d.extra_data_size), c->err);
+        if (!ret)
+            ret = reader_get_string(&r, &name, load_be16(d.name_size), c->err);
+        if (ret == -EINVAL) { /* it ends within an entry: qcow2_read_bitmaps has the words */
+            img_error_clear(c->err);
+            return 0;
+        }
+        if (ret < 0)
+            return img_prefix(c->err, ret, "Could not read the bitmap directory: ");
         ret = check_one(c, start, &d, name, again);
         free(name);
         if (reader_skip(&r, align_up(r.at - start, 8) - (r.at - start), NULL) < 0)
@@ -131,7 +139,13 @@ int check_bitmaps(struct check *c, bool again)
     if (ret < 0)
         return ret;
     /* what was found in the directory is not told twice */
-    if (qcow2_read_bitmaps(c->q, &err) < 0 && c->report->result->corruptions == before) {
+    ret = qcow2_read_bitmaps(c->q, &err);
+    if (ret == -EIO || ret == -ENOMEM) {
+        ret = img_fail(c->err, -ret, "%s", img_error_message(&err));
+        img_error_clear(&err);
+        return ret;
+    }
+    if (ret < 0 && c->report->result->corruptions == before) {
         const char *detail = err.context ? err.context : "";
         check_once(c, BITMAP, directory, "ERROR bitmap directory: %s%s%s%s",
                    img_error_message(&err), *detail ? " (" : "", detail, *detail ? ")" : "");

@@ -206,6 +206,7 @@ static void compare_block(struct comparison *m, uint64_t first, uint64_t end, ui
             int ret = check_read(c, c->piece, bytes, block + ((at - first) << order >> 3), &zeroes);
             if (ret < 0) {
                 cannot_read(c, at, end, -ret);
+                img_error_clear(c->err); /* told as findings */
                 return;
             }
         }

@@ -52,19 +52,22 @@ static bool count_block(struct qcow2 *q, uint64_t offset, uint64_t *left, uint64
     return true;
 }
 
-static bool detect(struct qcow2 *q)
+/* 1, 0, or -1: could not be found out this time. */
+static int detect(struct qcow2 *q)
 {
     int64_t allocated = q->file->ops->allocated(q->file);
     uint64_t size, count = 0;
-    if (allocated < 0 || file_size(q->file, &size, NULL) < 0)
-        return false;
+    if (allocated < 0)
+        return 0;
+    if (file_size(q->file, &size, NULL) < 0)
+        return -1;
     uint32_t cluster = q->geometry.cluster_size;
     uint64_t real = (uint64_t)allocated / cluster;
     uint64_t threshold = max_u64(real * 10 / 9, real + 2);
     uint64_t left = div_round_up(align_up(size, 512), cluster);
     uint64_t entries = ((uint64_t)q->header.reftable_clusters << q->header.cluster_bits) / 8;
     if (left < threshold)
-        return false;
+        return 0;
 
     uint8_t *buf = malloc(cluster), table[4096];
     bool ok = buf != NULL;
@@ -76,7 +79,7 @@ static bool detect(struct qcow2 *q)
         ok = ok && count_block(q, load_be64(table + at), &left, &count, buf);
     }
     free(buf);
-    return ok && count >= threshold;
+    return ok ? count >= threshold : -1;
 }
 
 bool qcow2_data_has_holes(struct layer *l)
@@ -87,5 +90,5 @@ bool qcow2_data_has_holes(struct layer *l)
         known = detect(q);
         atomic_store(&q->data_has_holes, known);
     }
-    return known;
+    return known > 0; /* not known: all data is called data, which is never wrong */
 }

@@ -102,20 +102,27 @@ static int check_total(const struct qcow2 *q, struct img_error *err)
     reader_init(&r, q->file, host(start), q->file_size - start);
     for (uint32_t i = 0; i < q->header.snapshot_count; i++) {
         struct ondisk_snapshot d;
-        if (reader_skip(&r, align_up(r.at - start, 8) - (r.at - start), NULL) < 0 ||
-            reader_get(&r, &d, sizeof d, NULL) < 0 ||
-            reader_skip(&r,
-                        (uint64_t)load_be32(d.extra_data_size) + load_be16(d.id_size) +
-                            load_be16(d.name_size),
-                        NULL) < 0)
-            return 0; /* found again, and worded, when it is read */
+        int ret = reader_skip(&r, align_up(r.at - start, 8) - (r.at - start), err);
+        if (!ret)
+            ret = reader_get(&r, &d, sizeof d, err);
+        if (!ret)
+            ret = reader_skip(&r,
+                              (uint64_t)load_be32(d.extra_data_size) + load_be16(d.id_size) +
+                                  load_be16(d.name_size),
+                              err);
+        if (ret == -EINVAL) { /* found again, and worded, when it is read */
+            img_error_clear(err);
+            return 0;
+        }
+        if (ret < 0)
+            return img_prefix(err, ret, "Failed to read snapshot table (entry %" PRIu32 "): ", i);
         if (load_be32(d.extra_data_size) > MAX_SNAPSHOT_EXTRA)
             return 0;
         if (r.at - start <= MAX_SNAPSHOT_TABLE_BYTES)
             continue;
-        int ret = img_fail_detail(err, EFBIG, "Snapshot table is too big",
-                                  "more than %d bytes with entry %" PRIu32,
-                                  MAX_SNAPSHOT_TABLE_BYTES, i);
+        ret = img_fail_detail(err, EFBIG, "Snapshot table is too big",
+                              "more than %d bytes with entry %" PRIu32, MAX_SNAPSHOT_TABLE_BYTES,
+                              i);
         img_hint(err,
                  "You can force-remove all %" PRIu32 " overhanging snapshots with qemu-img "
                  "check -r all",

@@ -17,7 +17,7 @@ bool qcow2_in_file(struct qcow2 *q, uint64_t offset)
         return true;
     uint64_t size;
     if (file_size(q->file, &size, NULL) < 0)
-        return false;
+        return true; /* not to be known now: the read will say */
     atomic_store_explicit(&q->known_size, size, memory_order_relaxed);
     return offset < size;
 }

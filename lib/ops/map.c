@@ -65,8 +65,10 @@ static int emit_split(struct map_walk *w, uint64_t start, struct extent e, unsig
     while (e.length && !ret) {
         struct file_extent stretch = {0};
         ret = host_stretch(w, e.file, e.host, &stretch, err);
-        if (ret < 0)
+        if (ret < 0) {
+            extent_join_finish(&w->joiner);
             return ret;
+        }
         struct extent part = e;
         part.length = min_u64(e.length, stretch.length);
         ret = emit(w, start, &part, depth, !stretch.data);
