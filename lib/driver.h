@@ -36,10 +36,9 @@ enum map_detail {
     MAP_HOLES,      /* a raw file's holes too, at the cost of asking the host */
 };
 
-/* How much of the file the mapping tables take, and whether the host file's holes matter. */
+/* How much of the file the mapping tables take. */
 struct layer_tables {
     uint64_t l2_bytes;   /* allocated L2 tables of the active disk */
-    uint64_t l2_maximum; /* L2 tables when every cluster is allocated */
     bool extended_l2;
 };
 

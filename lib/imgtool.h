@@ -161,8 +161,8 @@ enum img_extent_kind {
 };
 
 /*
- * A range of the guest's disk that is stored in one way. What `qemu-img map` calls present, zero
- * and data follow from it: present is kind != UNALLOCATED; see img_extent_* below for the others.
+ * A range of the guest's disk that is stored in one way. What `qemu-img map` prints follows from
+ * it: present is kind != UNALLOCATED, zero is reads_zero, data is DATA, COMPRESSED or ENCRYPTED.
  */
 struct img_extent {
     uint64_t start, length;

@@ -22,8 +22,7 @@ static int choose_driver(struct layer *l, const char *format, unsigned flags, bo
     return ret;
 }
 
-/* A plain disk may be read while it is written, as the base of another image too: QEMU has it so.
- */
+/* A plain disk may be read while it is written, as a base too: QEMU has it so. */
 static struct lock wanted_lock(const struct layer *l, unsigned flags)
 {
     bool shared = (flags & IMG_OPEN_FORCE_SHARE) || l->driver->plain;

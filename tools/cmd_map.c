@@ -15,16 +15,21 @@ struct map_request {
 };
 
 struct map_printer {
-    bool json;
-    bool any;
+    bool any; /* has an extent been printed yet? */
 };
+
+/* What `qemu-img map` calls data. */
+static bool holds_data(const struct img_extent *e)
+{
+    return e->kind == IMG_EXTENT_DATA || e->kind == IMG_EXTENT_COMPRESSED ||
+           e->kind == IMG_EXTENT_ENCRYPTED;
+}
 
 /* Text only knows plain data: what else holds data cannot be said. */
 static int print_text(void *opaque, const struct img_extent *e)
 {
     (void)opaque;
-    bool data = e->kind == IMG_EXTENT_DATA || e->kind == IMG_EXTENT_COMPRESSED ||
-                e->kind == IMG_EXTENT_ENCRYPTED;
+    bool data = holds_data(e);
     if (data && !e->has_offset)
         return 1;
     if (!data || e->reads_zero)
@@ -65,8 +70,7 @@ static int print_json(void *opaque, const struct img_extent *e)
 {
     struct map_printer *printer = opaque;
     char line[320], *p = line;
-    bool data = e->kind == IMG_EXTENT_DATA || e->kind == IMG_EXTENT_COMPRESSED ||
-                e->kind == IMG_EXTENT_ENCRYPTED;
+    bool data = holds_data(e);
     p = put(p, printer->any ? ",\n{ \"start\": " : "{ \"start\": ");
     p = put_number(p, e->start);
     p = put_number(put(p, ", \"length\": "), e->length);
@@ -85,7 +89,7 @@ static int print_json(void *opaque, const struct img_extent *e)
 static int print_extents(struct tool *tool, struct img *img, const struct map_request *r)
 {
     struct img_error err = IMG_ERROR_INIT;
-    struct map_printer printer = {.json = r->json};
+    struct map_printer printer = {0};
     if (r->json)
         putchar('[');
     else

@@ -224,12 +224,11 @@ static int qcow2_tables(struct layer *l, struct layer_tables *out, struct img_er
 {
     struct qcow2 *q = l->state;
     const struct qcow2_geometry *g = &q->geometry;
-    uint64_t tables, clusters = div_round_up(l->size, g->cluster_size);
+    uint64_t tables;
     int ret = qcow2_count_l2(q, &tables, err);
     if (ret < 0)
         return ret;
     out->l2_bytes = tables << g->cluster_bits;
-    out->l2_maximum = align_up(clusters * g->l2_entry_size, g->cluster_size);
     out->extended_l2 = g->extended_l2;
     return 0;
 }

@@ -61,7 +61,7 @@ static int tables(struct scene *s, struct img *img, FILE *out, struct img_error 
         int ret = l->driver->tables ? l->driver->tables(l, &t, err) : 0;
         if (ret < 0)
             return ret;
-        fprintf(out, "%" PRIu64 " of %" PRIu64 "\n", t.l2_bytes, t.l2_maximum);
+        fprintf(out, "%" PRIu64 "\n", t.l2_bytes);
     }
     return 0;
 }
