@@ -73,7 +73,7 @@ struct file {
     const struct cancel *cancel; /* NULL: nobody asks */
 };
 
-int file_open_posix(struct file **out, const char *path, struct img_error *err);
+int file_open_posix(struct file **out, const char *path, bool writable, struct img_error *err);
 
 /* A file in memory; DATA is borrowed. */
 int file_open_memory(struct file **out, const char *name, const void *data, size_t size,

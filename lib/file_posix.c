@@ -197,9 +197,10 @@ int file_adopt_posix(struct file **out, const char *path, int fd, struct img_err
     return 0;
 }
 
-int file_open_posix(struct file **out, const char *path, struct img_error *err)
+int file_open_posix(struct file **out, const char *path, bool writable, struct img_error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int mode = writable ? O_RDWR : O_RDONLY;
+    int fd = open(path, mode | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return img_fail_errno(err, errno, "Could not open '%s'", path);
     int ret = file_adopt_posix(out, path, fd, err);

@@ -56,6 +56,13 @@ int img_open(struct img **out, const char *filename, const struct img_open_optio
     if (effective.flags & IMG_OPEN_CHECK)
         effective.flags |= IMG_OPEN_NO_DATA;
     img->flags = effective.flags;
+    bool writable = effective.flags & IMG_OPEN_WRITE;
+    if (writable && (effective.snapshot || (effective.flags & IMG_OPEN_FORCE_SHARE))) {
+        free(img);
+        return img_fail(err, EINVAL,
+                        "A snapshot, or an image that is shared with its writer, "
+                        "cannot be opened for writing");
+    }
     int ret = open_all(img, filename, &effective, err);
     if (ret < 0) {
         img_close(img);
@@ -66,40 +73,56 @@ int img_open(struct img **out, const char *filename, const struct img_open_optio
     return 0;
 }
 
-static int open_memory_layer(struct img *img, const void *data, size_t size, const char *format,
-                             struct img_error *err)
+/* Takes the files over, on failure too. */
+static int open_file_layer(struct img *img, struct file *f, struct file *data_file,
+                           const char *format, struct img_error *err)
 {
-    struct file *f;
-    int ret = file_open_memory(&f, "memory", data, size, err);
     struct layer *l = NULL;
-    if (!ret)
-        ret = layer_open_file(&l, f, format, img->flags, err);
-    if (ret < 0 || !l)
+    int ret = layer_open_file(&l, f, format, img->flags, err);
+    if (ret < 0 || !l) {
+        file_close(data_file);
         return ret;
+    }
+    l->data_file = data_file;
     img->layers[img->depth++] = l;
-    if (l->external_data && !(img->flags & IMG_OPEN_NO_DATA))
-        ret = file_open_memory(&l->data_file, "memory-data", data, size, err);
-    return ret;
+    return 0;
 }
 
-int img_open_memory(struct img **out, const void *data, size_t size, const char *format,
-                    unsigned flags, struct img_error *err)
+int img_open_file(struct img **out, struct file *f, struct file *data_file, const char *format,
+                  unsigned flags, struct img_error *err)
 {
     struct img *img = calloc(1, sizeof *img);
     struct layer **layers = calloc(1, sizeof *layers);
     if (!img || !layers) {
         free(img);
         free(layers);
+        file_close(f);
+        file_close(data_file);
         return img_fail_nomem(err);
     }
     flags |= flags & IMG_OPEN_CHECK ? IMG_OPEN_NO_DATA : 0;
     *img = (struct img){.layers = layers, .flags = flags | IMG_OPEN_NO_BACKING};
-    int ret = open_memory_layer(img, data, size, format, err);
+    int ret = open_file_layer(img, f, data_file, format, err);
     if (ret < 0)
         img_close(img);
     else
         *out = img;
     return ret;
+}
+
+int img_open_memory(struct img **out, const void *data, size_t size, const char *format,
+                    unsigned flags, struct img_error *err)
+{
+    struct file *f, *data_file;
+    int ret = file_open_memory(&f, "memory", data, size, err);
+    if (ret < 0)
+        return ret;
+    ret = file_open_memory(&data_file, "memory-data", data, size, err);
+    if (ret < 0) {
+        file_close(f);
+        return ret;
+    }
+    return img_open_file(out, f, data_file, format, flags, err);
 }
 
 void img_close(struct img *img)

@@ -26,6 +26,13 @@ int layer_open_file(struct layer **out, struct file *f, const char *format, unsi
                     struct img_error *err);
 
 /*
+ * An image whose files are open already; they are taken over, on failure too. No backing file is
+ * opened. DATA_FILE is where an image with external data has it, or NULL; FORMAT may be NULL.
+ */
+int img_open_file(struct img **out, struct file *f, struct file *data_file, const char *format,
+                  unsigned flags, struct img_error *err);
+
+/*
  * An image in memory, for tests and fuzzers: SIZE bytes at DATA, which are borrowed until
  * img_close. No other file is touched: no backing file is opened, and a data file that the image
  * names has the same bytes as the image.

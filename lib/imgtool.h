@@ -1,5 +1,5 @@
 /*
- * imgtool.h - read virtual-machine disk images (qcow2, raw)
+ * imgtool.h - read and write virtual-machine disk images (qcow2, raw)
  *
  * The one public header of libimgtool.
  *
@@ -90,6 +90,10 @@ enum img_open_flags {
      * file or on top of each other, broken snapshots and bitmaps) does not keep the image from
      * being opened. */
     IMG_OPEN_CHECK = 1 << 5,
+    /* The image itself, not what lies below it, is opened to be changed, and locked for that: no
+     * other program may write it, or read its metadata, meanwhile. An image that is marked corrupt
+     * is refused, but for img_repair. Not with IMG_OPEN_FORCE_SHARE or a snapshot. */
+    IMG_OPEN_WRITE = 1 << 6,
 };
 
 enum img_warning {
@@ -109,7 +113,8 @@ struct img_open_options {
 };
 
 /*
- * Opens the image FILENAME read-only, with every layer of its backing chain.
+ * Opens the image FILENAME, with every layer of its backing chain; read-only, unless the flags say
+ * otherwise.
  *
  * FILENAME is a path, "file:PATH", or "json:{...}" as QEMU writes it, with "driver" and "file"
  * members. Backing file names inside images are resolved against the folder of the image that holds
@@ -127,7 +132,7 @@ struct img_open_options {
 IMG_API int img_open(struct img **img, const char *filename, const struct img_open_options *options,
                      struct img_error *err);
 
-/* Closes a handle; NULL is fine. */
+/* Closes a handle; NULL is fine. What was written and not flushed may be lost: see img_flush. */
 IMG_API void img_close(struct img *img);
 
 /* Virtual size: a multiple of 512, or for a raw file its length rounded up to the next. */
@@ -552,6 +557,15 @@ IMG_API int img_create(const char *filename, const struct img_create_options *op
  */
 IMG_API int img_create_help(char **text, const char *format, const char *filename,
                             struct img_error *err);
+
+/* ---- changing ----------------------------------------------------------------------------- */
+
+/*
+ * What follows changes an image that was opened with IMG_OPEN_WRITE. A handle that is written is
+ * for one thread at a time, reading included. When a call fails, the image is as it was before, as
+ * far as the caller can tell; a change that was made is on disk when the call returns, unless the
+ * function says otherwise.
+ */
 
 #ifdef __cplusplus
 }

@@ -22,9 +22,14 @@ static int choose_driver(struct layer *l, const char *format, unsigned flags, bo
     return ret;
 }
 
-/* A plain disk may be read while it is written, as a base too: QEMU has it so. */
+/*
+ * A plain disk may be read while it is written, as a base too: QEMU has it so. A writer of one
+ * takes what a writer of any image takes, more than QEMU asks for.
+ */
 static struct lock wanted_lock(const struct layer *l, unsigned flags)
 {
+    if (flags & IMG_OPEN_WRITE)
+        return LOCK_WRITER;
     bool shared = (flags & IMG_OPEN_FORCE_SHARE) || l->driver->plain;
     return shared ? LOCK_SHARER : LOCK_READER;
 }
@@ -46,7 +51,14 @@ static int start_driver(struct layer *l, const char *format, unsigned flags, boo
     return ret;
 }
 
-static int open_data_file(struct layer *l, const struct image_ref *ref, bool shared,
+static struct lock wanted_data_lock(unsigned flags)
+{
+    if (flags & IMG_OPEN_WRITE)
+        return LOCK_DATA_WRITER;
+    return flags & IMG_OPEN_FORCE_SHARE ? LOCK_SHARER : LOCK_DATA_READER;
+}
+
+static int open_data_file(struct layer *l, const struct image_ref *ref, unsigned flags,
                           struct img_error *err)
 {
     char *path;
@@ -59,7 +71,7 @@ static int open_data_file(struct layer *l, const struct image_ref *ref, bool sha
     }
     if (ret < 0)
         return ret;
-    ret = file_open_posix(&l->data_file, path, err);
+    ret = file_open_posix(&l->data_file, path, flags & IMG_OPEN_WRITE, err);
     if (ret < 0) {
         char *absolute = policy_absolute(path);
         img_context(err, "the data file '%s' named by '%s', looked for at '%s'", path, l->filename,
@@ -69,7 +81,7 @@ static int open_data_file(struct layer *l, const struct image_ref *ref, bool sha
                l->data_file->id.inode == l->file->id.inode) {
         ret = img_fail(err, EINVAL, "Data file '%s' is the image itself", path);
     } else {
-        ret = lock_take(l->data_file, shared ? LOCK_SHARER : LOCK_DATA_READER, err);
+        ret = lock_take(l->data_file, wanted_data_lock(flags), err);
     }
     free(path);
     return ret;
@@ -97,7 +109,7 @@ int layer_open(struct layer **out, const struct image_ref *ref,
     l->data_file_given = ref->data_file != NULL;
     l->cut_off = ref->no_backing;
     l->cache_bytes = LAYER_CACHE_MAX;
-    int ret = file_open_posix(&l->file, ref->path, err);
+    int ret = file_open_posix(&l->file, ref->path, flags & IMG_OPEN_WRITE, err);
     if (!ret)
         ret = start_driver(l, ref->format, flags, is_backing, probed, err);
     if (!ret && ref->data_file && !l->external_data)
@@ -105,7 +117,7 @@ int layer_open(struct layer **out, const struct image_ref *ref,
                        "'data-file' can only be set for images with an external data "
                        "file");
     if (!ret && l->external_data && !(flags & IMG_OPEN_NO_DATA))
-        ret = open_data_file(l, ref, flags & IMG_OPEN_FORCE_SHARE, err);
+        ret = open_data_file(l, ref, flags, err);
     if (ret < 0) {
         layer_close(l);
         return ret;

@@ -33,6 +33,8 @@ struct lock {
 
 /* A writer, of any format: nobody else writes meanwhile, and nobody reads metadata. */
 #define LOCK_WRITER ((struct lock){PERM_READ | PERM_WRITE | PERM_RESIZE, PERM_WRITE | PERM_RESIZE})
+/* A writer of an external data file: who writes there was settled by the image that names it. */
+#define LOCK_DATA_WRITER ((struct lock){PERM_READ | PERM_WRITE | PERM_RESIZE, PERM_RESIZE})
 
 /*
  * Takes LOCK on F, or fails with -EAGAIN and QEMU's words when another program is in the way; who

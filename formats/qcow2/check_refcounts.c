@@ -6,6 +6,7 @@
  */
 #include "formats/qcow2/check.h"
 #include "formats/qcow2/ondisk.h"
+#include "formats/qcow2/refword.h"
 #include "lib/bytes.h"
 #include "lib/checked.h"
 
@@ -16,22 +17,6 @@
 
 /* Clusters that are compared at once; a refcount block stands for a multiple of it. */
 enum { GROUP = 64 };
-
-static uint64_t refcount_at(const uint8_t *data, uint64_t index, unsigned order)
-{
-    switch (order) {
-    case 6:
-        return load_be64(data + index * 8);
-    case 5:
-        return load_be32(data + index * 4);
-    case 4:
-        return load_be16(data + index * 2);
-    case 3:
-        return data[index];
-    default:
-        return data[index << order >> 3] >> ((index << order) & 7) & ((1u << (1u << order)) - 1);
-    }
-}
 
 static void fill_ones(uint8_t pattern[GROUP * 8], unsigned order)
 {
@@ -108,7 +93,7 @@ bool check_stored_refcount(struct check *c, uint64_t cluster, uint64_t *refcount
     size_t bytes = order < 3 ? 1 : (size_t)1 << (order - 3);
     if (file_read_padded(c->q->file, data, bytes, host(block + bit / 8), NULL) < 0)
         return false;
-    *refcount = refcount_at(data, order < 3 ? (bit & 7) >> order : 0, order);
+    *refcount = refword_get(data, order < 3 ? (bit & 7) >> order : 0, order);
     return true;
 }
 
@@ -171,7 +156,7 @@ static void compare_chunk(struct comparison *m, uint64_t first, uint64_t n, cons
             }
         }
         for (uint64_t k = 0; k < in_group; k++)
-            compare_one(m, first + i + k, refcount_at(stored, k, order));
+            compare_one(m, first + i + k, refword_get(stored, k, order));
     }
 }
 

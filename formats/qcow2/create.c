@@ -48,7 +48,7 @@ const struct option_desc qcow2_create_options[] = {
 struct new_image {
     struct qcow2_layout layout;
     struct qcow2_header header;
-    struct qcow2_names names; /* the option set's */
+    struct qcow2_header_parts names; /* the option set's */
     enum preallocation preallocation;
 };
 
@@ -225,8 +225,8 @@ static int lay_out(struct new_image *n, uint64_t size, struct img_error *err)
 /* Does everything that the header names have room in its cluster? */
 static int check_names(const struct new_image *n, struct img_error *err)
 {
-    const struct qcow2_names *names = &n->names;
-    struct qcow2_names alone = {.data_file = names->data_file};
+    const struct qcow2_header_parts *names = &n->names;
+    struct qcow2_header_parts alone = {.data_file = names->data_file};
     uint8_t *cluster = malloc((size_t)1 << n->header.cluster_bits);
     if (!cluster)
         return img_fail_nomem(err);

@@ -60,8 +60,37 @@ static void put_text(struct writer *w, uint32_t type, const char *text)
         put_extension(w, type, text, strlen(text));
 }
 
-static void put_header(struct ondisk_header *d, const struct qcow2_header *h)
+static void put_bitmaps(struct writer *w, const struct qcow2_extensions *ext)
 {
+    struct ondisk_bitmaps d = {.reserved = {0}};
+    if (!ext->has_bitmaps)
+        return;
+    store_be32(d.nb_bitmaps, ext->bitmap_count);
+    store_be64(d.directory_size, ext->bitmap_directory_size);
+    store_be64(d.directory_offset, ext->bitmap_directory_offset);
+    put_extension(w, EXT_BITMAPS, &d, sizeof d);
+}
+
+static void put_crypto(struct writer *w, const struct qcow2_extensions *ext)
+{
+    struct ondisk_crypto d;
+    if (!ext->has_crypto)
+        return;
+    store_be64(d.offset, ext->crypto_offset);
+    store_be64(d.length, ext->crypto_length);
+    put_extension(w, EXT_CRYPTO, &d, sizeof d);
+}
+
+static void put_bytes(struct writer *w, const uint8_t *data, size_t length)
+{
+    void *p = length ? take(w, length) : NULL;
+    if (p)
+        memcpy(p, data, length);
+}
+
+void qcow2_encode_fields(uint8_t *head, const struct qcow2_header *h)
+{
+    struct ondisk_header *d = (struct ondisk_header *)head;
     store_be32(d->magic, QCOW2_MAGIC);
     store_be32(d->version, h->version);
     store_be64(d->backing_file_offset, h->backing_offset);
@@ -81,32 +110,48 @@ static void put_header(struct ondisk_header *d, const struct qcow2_header *h)
     store_be64(d->compatible_features, h->compatible);
     store_be64(d->autoclear_features, h->autoclear);
     store_be32(d->refcount_order, h->refcount_order);
-    store_be32(d->header_length, sizeof *d);
-    d->compression_type = h->compression;
+    store_be32(d->header_length, h->length);
+    if (h->length > HEADER_V3_LENGTH)
+        d->compression_type = h->compression;
+}
+
+/*
+ * QEMU's order, but for one thing: the feature names come behind the bitmaps. What changes when an
+ * image is used then lies in the file's first sector, and one write can change all of it.
+ */
+static void put_extensions(struct writer *w, const struct qcow2_header *h,
+                           const struct qcow2_header_parts *parts)
+{
+    put_text(w, EXT_BACKING_FORMAT, parts->backing_format);
+    put_text(w, EXT_DATA_FILE, parts->data_file);
+    put_crypto(w, &parts->ext);
+    put_bitmaps(w, &parts->ext);
+    if (!parts->terse)
+        put_feature_names(w, h);
+    put_bytes(w, parts->unknown, parts->unknown_length);
+    put_extension(w, EXT_END, NULL, 0);
 }
 
 int qcow2_encode_header(uint8_t *cluster, const struct qcow2_header *header,
-                        const struct qcow2_names *names)
+                        const struct qcow2_header_parts *parts)
 {
     struct qcow2_header h = *header;
     struct writer w = {.at = cluster, .left = (size_t)1 << h.cluster_bits};
-    struct ondisk_header d = {.compression_type = 0};
-    size_t length = h.version < 3 ? HEADER_V2_LENGTH : sizeof d;
+    size_t known = h.version < 3 ? HEADER_V2_LENGTH : sizeof(struct ondisk_header);
     memset(cluster, 0, w.left);
-    take(&w, length);
-    put_text(&w, EXT_BACKING_FORMAT, names->backing_format);
-    put_text(&w, EXT_DATA_FILE, names->data_file);
-    put_feature_names(&w, &h);
-    put_extension(&w, EXT_END, NULL, 0);
-    if (names->backing) {
-        h.backing_size = (uint32_t)strlen(names->backing);
-        char *p = take(&w, h.backing_size);
-        if (p) {
-            h.backing_offset = (uint64_t)((uint8_t *)p - cluster);
-            memcpy(p, names->backing, h.backing_size);
-        }
+    take(&w, known);
+    put_bytes(&w, parts->fields, parts->fields_length);
+    h.length = (uint32_t)(known + parts->fields_length);
+    put_extensions(&w, &h, parts);
+    h.backing_offset = h.backing_size = 0;
+    if (parts->backing) {
+        size_t used = (size_t)(w.at - cluster);
+        if (used < parts->backing_from)
+            take(&w, parts->backing_from - used);
+        h.backing_size = (uint32_t)strlen(parts->backing);
+        h.backing_offset = (uint64_t)(w.at - cluster);
+        put_bytes(&w, (const uint8_t *)parts->backing, h.backing_size);
     }
-    put_header(&d, &h);
-    memcpy(cluster, &d, length);
+    qcow2_encode_fields(cluster, &h);
     return w.full ? -ENOSPC : 0;
 }

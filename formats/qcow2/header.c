@@ -111,6 +111,8 @@ static int check_features(struct qcow2 *q, struct img_error *err)
     const struct qcow2_header *h = &q->header;
     if (h->incompatible & ~(uint64_t)INCOMPAT_KNOWN)
         return qcow2_refuse_features(q, h->incompatible & ~(uint64_t)INCOMPAT_KNOWN, err);
+    if (h->incompatible & INCOMPAT_CORRUPT && q->writable && !q->tolerant)
+        return img_fail(err, EACCES, "qcow2: Image is corrupt; cannot be opened read/write");
     if (h->incompatible & INCOMPAT_EXTENDED_L2 && q->geometry.cluster_size / SUBCLUSTERS < 512)
         return img_fail(err, EINVAL, "Unsupported subcluster size: %" PRIu32,
                         q->geometry.cluster_size / SUBCLUSTERS);

@@ -72,8 +72,9 @@ static int check_encryption(struct qcow2 *q, unsigned flags, struct img_error *e
     return ret;
 }
 
-static int read_metadata(struct qcow2 *q, unsigned flags, struct img_error *err)
+static int read_metadata(struct qcow2 *q, struct img_error *err)
 {
+    unsigned flags = q->flags;
     int ret = file_size(q->file, &q->file_size, err);
     if (ret < 0)
         return ret;
@@ -106,9 +107,8 @@ static int read_metadata(struct qcow2 *q, unsigned flags, struct img_error *err)
     return ret;
 }
 
-static void qcow2_close(struct layer *l)
+static void forget_metadata(struct qcow2 *q)
 {
-    struct qcow2 *q = l->state;
     for (size_t i = 0; i < q->snapshot_count; i++) {
         free(q->snapshots[i].info.id);
         free(q->snapshots[i].info.name);
@@ -119,6 +119,16 @@ static void qcow2_close(struct layer *l)
     free(q->bitmaps);
     free(q->l1);
     free(q->head);
+    q->snapshots = NULL;
+    q->bitmaps = NULL;
+    q->snapshot_count = q->bitmap_count = 0;
+    q->l1 = q->head = NULL;
+}
+
+static void qcow2_close(struct layer *l)
+{
+    struct qcow2 *q = l->state;
+    forget_metadata(q);
     cache_destroy(&q->tables);
     cache_destroy(&q->clusters);
     free(q);
@@ -131,17 +141,44 @@ static int qcow2_open(struct layer *l, unsigned flags, struct img_error *err)
         return img_fail_nomem(err);
     q->layer = l;
     q->file = l->file;
+    q->flags = flags;
     q->tolerant = flags & IMG_OPEN_CHECK;
+    q->writable = flags & IMG_OPEN_WRITE;
     l->state = q;
     cache_init(&q->tables);
     cache_init(&q->clusters);
     atomic_init(&q->data_has_holes, -1);
     atomic_init(&q->known_size, 0);
-    int ret = read_metadata(q, flags, err);
+    int ret = read_metadata(q, err);
     free(q->head);
     q->head = NULL;
     if (ret < 0)
         qcow2_close(l);
+    return ret;
+}
+
+static void forget_names(struct layer *l)
+{
+    char **names[] = {&l->backing_name, &l->backing_format, &l->data_file_name};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        free(*names[i]);
+        *names[i] = NULL;
+    }
+    l->bitmaps_stale = NULL;
+}
+
+int qcow2_reload(struct qcow2 *q, struct img_error *err)
+{
+    forget_metadata(q);
+    forget_names(q->layer);
+    cache_forget(&q->tables);
+    cache_forget(&q->clusters);
+    q->ext = (struct qcow2_extensions){0};
+    memset(q->placed, 0, sizeof q->placed);
+    atomic_store(&q->data_has_holes, -1);
+    int ret = read_metadata(q, err);
+    free(q->head);
+    q->head = NULL;
     return ret;
 }
 

@@ -57,8 +57,10 @@ struct qcow2 {
     struct layer *layer;
     struct file *file;
     uint64_t file_size; /* when it was opened */
+    unsigned flags;     /* how it was opened */
     bool tolerant;      /* opened to be checked: damage is for check.c to report */
-    uint8_t *head;      /* the file's first HEAD_LENGTH bytes, while it is being opened */
+    bool writable;
+    uint8_t *head; /* the file's first HEAD_LENGTH bytes, while it is being opened */
     struct qcow2_header header;
     struct qcow2_extensions ext;
     struct qcow2_geometry geometry;
@@ -79,6 +81,10 @@ struct qcow2 {
     atomic_uint_least64_t known_size; /* of the file: refreshed when an offset lies past it */
     atomic_int data_has_holes;        /* -1: not known yet */
 };
+
+/* qcow2.c */
+/* Reads all metadata again, after a transaction. */
+int qcow2_reload(struct qcow2 *q, struct img_error *err);
 
 /* header.c */
 /* LEN bytes out of the first cluster; past the end of the file they are zeroes. */
@@ -120,6 +126,8 @@ int qcow2_l2_piece(struct qcow2 *q, uint64_t table, uint32_t l2_index, uint64_t 
                    struct l2_piece *out, struct img_error *err);
 /* *TABLE: the L2 table's offset, 0 where there is none. */
 int qcow2_l1_entry(struct qcow2 *q, uint64_t l1_index, uint64_t *table, struct img_error *err);
+/* Is what an L1 entry names a place for an L2 table? */
+int qcow2_check_l1_entry(struct qcow2 *q, uint64_t entry, uint64_t l1_index, struct img_error *err);
 int qcow2_count_l2(struct qcow2 *q, uint64_t *tables, struct img_error *err);
 /* Does the file reach past OFFSET now? */
 bool qcow2_in_file(struct qcow2 *q, uint64_t offset);

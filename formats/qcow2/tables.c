@@ -33,7 +33,7 @@ int qcow2_load_l1(struct qcow2 *q, struct img_error *err)
     return ret < 0 ? img_prefix(err, ret, "Could not read L1 table: ") : 0;
 }
 
-static int check_l1_entry(struct qcow2 *q, uint64_t entry, uint64_t l1_index, struct img_error *err)
+int qcow2_check_l1_entry(struct qcow2 *q, uint64_t entry, uint64_t l1_index, struct img_error *err)
 {
     uint64_t table = entry & L1_OFFSET_MASK;
     uint32_t cluster_size = q->geometry.cluster_size;
@@ -67,7 +67,7 @@ int qcow2_l1_entry(struct qcow2 *q, uint64_t l1_index, uint64_t *table, struct i
     if (!entry)
         return 0;
     *table = entry & L1_OFFSET_MASK;
-    return check_l1_entry(q, entry, l1_index, err);
+    return qcow2_check_l1_entry(q, entry, l1_index, err);
 }
 
 static int fill_piece(void *opaque, uint64_t offset, uint8_t *data, struct img_error *err)

@@ -10,7 +10,7 @@ static struct file *open_file(const char *path)
 {
     struct file *f = NULL;
     struct img_error err = IMG_ERROR_INIT;
-    if (file_open_posix(&f, path, &err) < 0)
+    if (file_open_posix(&f, path, false, &err) < 0)
         fail_msg("%s", img_error_message(&err));
     return f;
 }
@@ -21,7 +21,7 @@ static void expect_refused(const char *path, int code, const char *format)
     struct file *f;
     char want[600];
     snprintf(want, sizeof want, format, path);
-    expect_error(&err, file_open_posix(&f, path, &err), code, want);
+    expect_error(&err, file_open_posix(&f, path, false, &err), code, want);
 }
 
 static void what_is_no_file(void **state)

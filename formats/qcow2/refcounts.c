@@ -1,0 +1,364 @@
+#include "formats/qcow2/refcounts.h"
+#include "formats/qcow2/ondisk.h"
+#include "formats/qcow2/refword.h"
+#include "lib/checked.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t per_block(const struct refcounts *r, unsigned order)
+{
+    return r->q->geometry.cluster_size * 8ull >> order;
+}
+
+/* ---- what must not be taken, whatever its refcount says ------------------------------------ */
+
+static int compare_u64(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static bool is_metadata(const struct refcounts *r, uint64_t cluster)
+{
+    return bsearch(&cluster, r->metadata, r->metadata_count, sizeof cluster, compare_u64);
+}
+
+/* The clusters of L2 tables and refcount blocks. The tables that the header names are elsewhere. */
+static int note_metadata(struct refcounts *r, struct img_error *err)
+{
+    const struct qcow2 *q = r->q;
+    size_t most = r->old_entries + (q->l1 ? q->l1_size : 0), n = 0;
+    r->metadata = malloc((most + !most) * sizeof *r->metadata);
+    if (!r->metadata)
+        return img_fail_nomem(err);
+    for (uint64_t i = 0; i < r->old_entries; i++)
+        if (r->old[i])
+            r->metadata[n++] = r->old[i] >> q->geometry.cluster_bits;
+    for (uint32_t i = 0; q->l1 && i < q->l1_size; i++) {
+        uint64_t table = load_be64(q->l1 + i * (size_t)8) & L1_OFFSET_MASK;
+        if (table)
+            r->metadata[n++] = table >> q->geometry.cluster_bits;
+    }
+    qsort(r->metadata, n, sizeof *r->metadata, compare_u64);
+    r->metadata_count = n;
+    return 0;
+}
+
+/* ---- life time ----------------------------------------------------------------------------- */
+
+static int load_table(struct refcounts *r, struct img_error *err)
+{
+    struct qcow2 *q = r->q;
+    size_t bytes = (size_t)q->header.reftable_clusters << q->header.cluster_bits;
+    uint8_t *raw = malloc(bytes);
+    r->old_entries = bytes / 8;
+    r->entries = r->old_entries;
+    r->old = calloc(r->old_entries, sizeof *r->old);
+    r->blocks = calloc(r->entries, sizeof(struct refblock *));
+    r->changed = calloc(r->entries, sizeof *r->changed);
+    int ret = raw && r->old && r->blocks && r->changed ? 0 : img_fail_nomem(err);
+    if (!ret)
+        ret = file_read_padded(q->file, raw, bytes, host(q->header.reftable_offset), err);
+    for (uint64_t i = 0; !ret && i < r->old_entries; i++) {
+        uint64_t entry = load_be64(raw + i * 8);
+        r->old[i] = entry & REFTABLE_OFFSET_MASK;
+        if ((entry & REFTABLE_RESERVED_MASK) || !is_aligned(r->old[i], q->geometry.cluster_size) ||
+            (r->old[i] && !qcow2_in_file(q, r->old[i])))
+            ret = img_fail(err, EINVAL,
+                           "Refcount block offset %#" PRIx64
+                           " unaligned or outside the file (refcount table index: %#" PRIx64 ")",
+                           entry, i);
+    }
+    free(raw);
+    return ret < 0 ? img_prefix(err, ret, "Could not read the refcount table: ") : 0;
+}
+
+int refcounts_init(struct refcounts *r, struct qcow2 *q, struct img_error *err)
+{
+    *r = (struct refcounts){
+        .q = q, .order = q->header.refcount_order, .old_order = q->header.refcount_order};
+    int ret = load_table(r, err);
+    if (!ret)
+        ret = note_metadata(r, err);
+    if (ret < 0)
+        refcounts_free(r);
+    return ret;
+}
+
+static void free_block(struct refblock *b)
+{
+    if (!b)
+        return;
+    free(b->data);
+    free(b->old_used);
+    free(b);
+}
+
+void refcounts_free(struct refcounts *r)
+{
+    for (uint64_t i = 0; r->blocks && i < r->entries; i++)
+        free_block(r->blocks[i]);
+    free(r->blocks);
+    free(r->changed);
+    free(r->old);
+    free(r->metadata);
+    *r = (struct refcounts){0};
+}
+
+/* Room for COUNT blocks at least. */
+static int grow(struct refcounts *r, uint64_t count, struct img_error *err)
+{
+    if (count <= r->entries)
+        return 0;
+    if (count > MAX_REFTABLE_BYTES / 8)
+        return img_fail(err, EFBIG,
+                        "The image would need %" PRIu64 " refcount blocks, at most %d are possible",
+                        count, MAX_REFTABLE_BYTES / 8);
+    uint64_t entries = max_u64(count, r->entries + r->entries / 2);
+    entries = min_u64(align_up(entries, r->q->geometry.cluster_size / 8), MAX_REFTABLE_BYTES / 8);
+    struct refblock **blocks = realloc(r->blocks, entries * sizeof(struct refblock *));
+    if (blocks) {
+        memset(blocks + r->entries, 0, (entries - r->entries) * sizeof(struct refblock *));
+        r->blocks = blocks;
+    }
+    uint64_t *changed = realloc(r->changed, entries * sizeof *changed);
+    r->changed = changed ? changed : r->changed;
+    if (!blocks || !changed)
+        return img_fail_nomem(err);
+    r->entries = entries;
+    return 0;
+}
+
+/* ---- blocks -------------------------------------------------------------------------------- */
+
+static int read_old(struct refcounts *r, uint64_t index, uint8_t *data, struct img_error *err)
+{
+    uint64_t place = index < r->old_entries ? r->old[index] : 0;
+    uint32_t size = r->q->geometry.cluster_size;
+    if (!place) {
+        memset(data, 0, size);
+        return 0;
+    }
+    int ret = file_read_padded(r->q->file, data, size, host(place), err);
+    return ret < 0 ? img_prefix(err, ret, "Could not read refcount block: ") : 0;
+}
+
+/* The block that stands for INDEX, read on first use. */
+static int load(struct refcounts *r, uint64_t index, struct refblock **out, struct img_error *err)
+{
+    int ret = grow(r, index + 1, err);
+    if (ret < 0)
+        return ret;
+    *out = r->blocks[index];
+    if (*out)
+        return 0;
+    struct refblock *b = calloc(1, sizeof *b);
+    uint8_t *data = malloc(r->q->geometry.cluster_size);
+    if (!b || !data) {
+        free(b);
+        free(data);
+        return img_fail_nomem(err);
+    }
+    b->data = data;
+    ret = read_old(r, index, data, err);
+    if (ret < 0) {
+        free_block(b);
+        return ret;
+    }
+    *out = r->blocks[index] = b;
+    return 0;
+}
+
+/* Notes that a block is going to differ, and what of it was in use. */
+static int change(struct refcounts *r, uint64_t index, struct refblock *b, struct img_error *err)
+{
+    if (b->old_used)
+        return 0;
+    uint64_t count = per_block(r, r->order);
+    b->old_used = calloc(1, (count + 7) / 8);
+    if (!b->old_used)
+        return img_fail_nomem(err);
+    for (uint64_t i = 0; i < count; i++)
+        if (refword_get(b->data, i, r->order))
+            b->old_used[i / 8] |= (uint8_t)(1 << i % 8);
+    r->changed[r->changed_count++] = index;
+    return 0;
+}
+
+static bool was_used(const struct refblock *b, uint64_t i)
+{
+    return b->old_used && b->old_used[i / 8] >> i % 8 & 1;
+}
+
+/* ---- one refcount -------------------------------------------------------------------------- */
+
+int refcounts_get(struct refcounts *r, uint64_t cluster, uint64_t *value, struct img_error *err)
+{
+    struct refblock *b;
+    uint64_t n = per_block(r, r->order);
+    *value = 0;
+    if (cluster / n >= r->entries)
+        return 0;
+    int ret = load(r, cluster / n, &b, err);
+    if (!ret)
+        *value = refword_get(b->data, cluster % n, r->order);
+    return ret;
+}
+
+int refcounts_set(struct refcounts *r, uint64_t cluster, uint64_t value, struct img_error *err)
+{
+    struct refblock *b;
+    uint64_t n = per_block(r, r->order);
+    int ret = load(r, cluster / n, &b, err);
+    if (!ret && refword_get(b->data, cluster % n, r->order) == value)
+        return 0;
+    if (!ret && value > refword_max(r->order))
+        ret = img_fail(err, EINVAL,
+                       "The refcount %" PRIu64 " of the cluster at offset %#" PRIx64
+                       " does not fit in %u bits",
+                       value, cluster << r->q->geometry.cluster_bits, 1u << r->order);
+    if (!ret)
+        ret = change(r, cluster / n, b, err);
+    if (!ret)
+        refword_set(b->data, cluster % n, r->order, value);
+    return ret;
+}
+
+static int cannot_add(const struct refcounts *r, uint64_t cluster, int delta, struct img_error *err)
+{
+    uint64_t offset = cluster << r->q->geometry.cluster_bits;
+    if (delta > 0)
+        return img_fail_detail(err, ERANGE, "Numerical result out of range",
+                               "the refcount of the cluster at offset %#" PRIx64
+                               " would not fit in %u bits",
+                               offset, 1u << r->order);
+    int ret = img_fail(
+        err, EINVAL, "The cluster at offset %#" PRIx64 " is in use, but its refcount is 0", offset);
+    img_hint(err, "Repair the image with 'check -r all' first.");
+    return ret;
+}
+
+/* N clusters of one block, from its entry AT on. */
+static int add_in_block(struct refcounts *r, uint64_t index, uint64_t at, uint64_t n, int delta,
+                        struct img_error *err)
+{
+    struct refblock *b;
+    uint64_t bound = delta > 0 ? refword_max(r->order) : 0;
+    int ret = load(r, index, &b, err);
+    if (!ret)
+        ret = change(r, index, b, err);
+    for (uint64_t i = at; !ret && i < at + n; i++) {
+        uint64_t value = refword_get(b->data, i, r->order);
+        if (value == bound)
+            ret = cannot_add(r, index * per_block(r, r->order) + i, delta, err);
+        else
+            refword_set(b->data, i, r->order, value + (uint64_t)(int64_t)delta);
+    }
+    return ret;
+}
+
+int refcounts_add(struct refcounts *r, uint64_t first, uint64_t count, int delta,
+                  struct img_error *err)
+{
+    uint64_t per = per_block(r, r->order);
+    int ret = 0;
+    while (count && !ret) {
+        uint64_t n = min_u64(count, per - first % per);
+        ret = add_in_block(r, first / per, first % per, n, delta, err);
+        first += n;
+        count -= n;
+    }
+    return ret;
+}
+
+/* ---- allocation ---------------------------------------------------------------------------- */
+
+static int is_free(struct refcounts *r, uint64_t cluster, bool *out, struct img_error *err)
+{
+    struct refblock *b;
+    const struct qcow2 *q = r->q;
+    uint64_t n = per_block(r, r->order);
+    int ret = load(r, cluster / n, &b, err);
+    if (ret < 0)
+        return ret;
+    *out = !refword_get(b->data, cluster % n, r->order) && !was_used(b, cluster % n) &&
+           !is_metadata(r, cluster) &&
+           !qcow2_overlapped(q, cluster << q->geometry.cluster_bits, q->geometry.cluster_size);
+    return 0;
+}
+
+int refcounts_allocate(struct refcounts *r, uint64_t count, uint64_t *first, struct img_error *err)
+{
+    uint64_t run = 0, at = r->cursor;
+    int ret = 0;
+    for (; run < count; at++) {
+        bool unused;
+        if (at >= (uint64_t)INT64_MAX >> r->q->geometry.cluster_bits)
+            return img_fail(err, EFBIG, "The image file cannot grow any further");
+        ret = is_free(r, at, &unused, err);
+        if (ret < 0)
+            return ret;
+        run = unused ? run + 1 : 0;
+    }
+    *first = at - count;
+    ret = refcounts_add(r, *first, count, 1, err);
+    if (!ret && count == 1) /* all before it are taken */
+        r->cursor = at;
+    r->end = max_u64(r->end, at);
+    return ret;
+}
+
+int refcounts_place(struct refcounts *r, struct img_error *err)
+{
+    for (uint64_t i = 0; i < r->changed_count; i++) { /* the list may grow meanwhile */
+        uint64_t index = r->changed[i], place;
+        struct refblock *b = r->blocks[index];
+        if (b->place)
+            continue;
+        int ret = refcounts_allocate(r, 1, &place, err);
+        if (!ret && index < r->old_entries && r->old[index])
+            ret = refcounts_add(r, r->old[index] >> r->q->geometry.cluster_bits, 1, -1, err);
+        if (ret < 0)
+            return ret;
+        b->place = place << r->q->geometry.cluster_bits;
+    }
+    return 0;
+}
+
+uint64_t refcounts_last_kept(const struct refcounts *r, uint64_t last)
+{
+    uint64_t n = per_block(r, r->order);
+    for (; last; last--) {
+        const struct refblock *b = last / n < r->entries ? r->blocks[last / n] : NULL;
+        if (!b || !b->old_used || refword_get(b->data, last % n, r->order))
+            break;
+    }
+    return last;
+}
+
+void refcounts_each_freed(struct refcounts *r,
+                          void (*fn)(void *opaque, uint64_t first, uint64_t count), void *opaque)
+{
+    uint64_t n = per_block(r, r->order), first = 0, count = 0;
+    for (uint64_t k = 0; k < r->changed_count; k++) {
+        const struct refblock *b = r->blocks[r->changed[k]];
+        for (uint64_t i = 0; i < n; i++) {
+            uint64_t cluster = r->changed[k] * n + i;
+            if (!was_used(b, i) || refword_get(b->data, i, r->order))
+                continue;
+            if (count && cluster == first + count) {
+                count++;
+                continue;
+            }
+            if (count)
+                fn(opaque, first, count);
+            first = cluster;
+            count = 1;
+        }
+    }
+    if (count)
+        fn(opaque, first, count);
+}

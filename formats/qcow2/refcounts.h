@@ -1,0 +1,55 @@
+/*
+ * The refcounts of an image that is being changed: what the file has and, over that, in memory,
+ * what it shall have.
+ */
+#ifndef QCOW2_REFCOUNTS_H
+#define QCOW2_REFCOUNTS_H
+
+#include "formats/qcow2/qcow2.h"
+
+struct refblock {
+    uint8_t *data;     /* the refcounts as they shall be, as on disk */
+    uint8_t *old_used; /* a bit a cluster: it is in use in the file; NULL while nothing differs */
+    uint64_t place;    /* where it will be written; 0: not known yet */
+};
+
+struct refcounts {
+    struct qcow2 *q;
+    unsigned order,
+        old_order;    /* log2 of a refcount's bits, as it shall be and as the file has it */
+    uint64_t entries; /* of the three arrays below */
+    uint64_t *old;    /* refcount table of the file: where the blocks are, 0 where none is */
+    uint64_t old_entries;
+    struct refblock **blocks; /* those that have been looked at */
+    uint64_t *changed;        /* indices of those that differ, in the order of their first change */
+    uint64_t changed_count;
+    uint64_t cursor;    /* no cluster before this one is free */
+    uint64_t end;       /* behind the last cluster that was allocated here */
+    uint64_t *metadata; /* sorted clusters that must not be taken, whatever their refcount says */
+    size_t metadata_count;
+};
+
+int refcounts_init(struct refcounts *r, struct qcow2 *q, struct img_error *err);
+void refcounts_free(struct refcounts *r);
+
+int refcounts_get(struct refcounts *r, uint64_t cluster, uint64_t *value, struct img_error *err);
+int refcounts_set(struct refcounts *r, uint64_t cluster, uint64_t value, struct img_error *err);
+
+/* Adds DELTA (1 or -1) to the refcounts of COUNT clusters. */
+int refcounts_add(struct refcounts *r, uint64_t first, uint64_t count, int delta,
+                  struct img_error *err);
+
+/* COUNT clusters in a row that are in use neither in the file nor in what it shall be. */
+int refcounts_allocate(struct refcounts *r, uint64_t count, uint64_t *first, struct img_error *err);
+
+/* Every block that differs has a place of its own, and its old one is released. */
+int refcounts_place(struct refcounts *r, struct img_error *err);
+
+/* Clusters that were in use and are no longer: calls FN for each stretch of the changed blocks. */
+void refcounts_each_freed(struct refcounts *r,
+                          void (*fn)(void *opaque, uint64_t first, uint64_t count), void *opaque);
+
+/* The last cluster, at or before LAST, but for those at the end that are known to be free. */
+uint64_t refcounts_last_kept(const struct refcounts *r, uint64_t last);
+
+#endif
