@@ -92,6 +92,8 @@ int layer_open(struct layer **out, const struct image_ref *ref,
                struct img_error *err)
 {
     unsigned flags = options->flags | (ref->force_share ? IMG_OPEN_FORCE_SHARE : 0);
+    if (is_backing)
+        flags &= ~(unsigned)IMG_OPEN_WRITE;
     if (ref->backing && (flags & IMG_OPEN_NO_DATA)) /* what is not opened cannot be overridden */
         return img_fail(err, EINVAL,
                         "Block format '%s' does not support the option 'backing.driver'",

@@ -1,13 +1,14 @@
 /*
  * holder: keeps an image open through libimgtool.
  *
- *   holder [-f FMT] [-n] [-U] IMAGE
+ *   holder [-f FMT] [-n] [-U] [-w] IMAGE
  *
  * Opens IMAGE with its chain, prints "open", and closes it at the end of standard input.
  *
  *   -f FMT   the format, instead of looking at the file
  *   -n       metadata only (IMG_OPEN_NO_DATA)
  *   -U       share the image with a writer (IMG_OPEN_FORCE_SHARE)
+ *   -w       to be written (IMG_OPEN_WRITE)
  */
 #include <imgtool.h>
 
@@ -20,6 +21,8 @@ static int hold(const char *image, const struct img_open_options *options)
     struct img *img;
     if (img_open(&img, image, options, &err) < 0) {
         fprintf(stderr, "holder: %s\n", img_error_message(&err));
+        if (err.hint)
+            fprintf(stderr, "%s\n", err.hint);
         img_error_clear(&err);
         return 1;
     }
@@ -35,7 +38,7 @@ int main(int argc, char **argv)
 {
     struct img_open_options options = {0};
     int c;
-    while ((c = getopt(argc, argv, "f:nU")) != -1) {
+    while ((c = getopt(argc, argv, "f:nUw")) != -1) {
         switch (c) {
         case 'f':
             options.format = optarg;
@@ -46,12 +49,15 @@ int main(int argc, char **argv)
         case 'U':
             options.flags |= IMG_OPEN_FORCE_SHARE;
             break;
+        case 'w':
+            options.flags |= IMG_OPEN_WRITE;
+            break;
         default:
             return 2;
         }
     }
     if (optind != argc - 1) {
-        fprintf(stderr, "usage: holder [-f FMT] [-n] [-U] IMAGE\n");
+        fprintf(stderr, "usage: holder [-f FMT] [-n] [-U] [-w] IMAGE\n");
         return 2;
     }
     return hold(argv[optind], &options);
