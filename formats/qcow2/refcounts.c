@@ -26,6 +26,20 @@ static bool is_metadata(const struct refcounts *r, uint64_t cluster)
     return bsearch(&cluster, r->metadata, r->metadata_count, sizeof cluster, compare_u64);
 }
 
+/* A block that stands for two ranges would be changed for one and read for the other. */
+static int check_twice(const struct refcounts *r, size_t blocks, struct img_error *err)
+{
+    for (size_t i = 1; i < blocks; i++)
+        if (r->metadata[i] == r->metadata[i - 1]) {
+            int ret = img_fail(err, EINVAL,
+                               "Refcount block %#" PRIx64 " is named twice by the refcount table",
+                               r->metadata[i] << r->q->geometry.cluster_bits);
+            img_hint(err, "Repair the image with 'check -r all' first.");
+            return ret;
+        }
+    return 0;
+}
+
 /* The clusters of L2 tables and refcount blocks. The tables that the header names are elsewhere. */
 static int note_metadata(struct refcounts *r, struct img_error *err)
 {
@@ -37,6 +51,10 @@ static int note_metadata(struct refcounts *r, struct img_error *err)
     for (uint64_t i = 0; i < r->old_entries; i++)
         if (r->old[i])
             r->metadata[n++] = r->old[i] >> q->geometry.cluster_bits;
+    qsort(r->metadata, n, sizeof *r->metadata, compare_u64);
+    int ret = check_twice(r, n, err);
+    if (ret < 0)
+        return ret;
     for (uint32_t i = 0; q->l1 && i < q->l1_size; i++) {
         uint64_t table = load_be64(q->l1 + i * (size_t)8) & L1_OFFSET_MASK;
         if (table)

@@ -170,8 +170,10 @@ int tx_commit(struct transaction *t, struct img_error *err)
         return ret;
     t->committing = true;
     ret = qcow2_write_header(q, &t->header, t->parts_changed ? &t->parts : NULL, err);
-    if (ret < 0)
+    if (ret < 0) { /* the file has the old header or the new one; nobody knows which */
+        q->writable = false;
         return ret;
+    }
     give_back(t);
     return qcow2_reload(q, err);
 }

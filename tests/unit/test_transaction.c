@@ -199,6 +199,22 @@ static void a_refcount_below_zero_is_refused(void **state)
     img_close(img);
 }
 
+static void a_refcount_block_named_twice_is_refused(void **state)
+{
+    (void)state;
+    struct img_error err = IMG_ERROR_INIT;
+    struct img *img = create(1 << 20, NULL);
+    struct qcow2 *q = img->layers[0]->state;
+    struct transaction t;
+    uint8_t entry[8];
+    assert_int_equal(file_read(q->file, entry, 8, host(q->header.reftable_offset), &err), 0);
+    assert_int_equal(file_write(q->file, entry, 8, host(q->header.reftable_offset + 8), &err), 0);
+    assert_int_equal(tx_begin(&t, q, &err), -EINVAL);
+    assert_non_null(strstr(img_error_message(&err), "named twice"));
+    img_error_clear(&err);
+    img_close(img);
+}
+
 /* A header that keeps what nobody here knows, and names that do not fit in its first sector. */
 static void the_header_is_rewritten(void **state)
 {
@@ -241,6 +257,7 @@ int main(void)
         cmocka_unit_test(what_is_not_committed_leaves_no_trace),
         cmocka_unit_test(an_image_opened_to_be_read_is_not_changed),
         cmocka_unit_test(a_refcount_below_zero_is_refused),
+        cmocka_unit_test(a_refcount_block_named_twice_is_refused),
         cmocka_unit_test(the_header_is_rewritten),
     };
     int ret = cmocka_run_group_tests(tests, NULL, NULL);
