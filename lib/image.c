@@ -24,6 +24,18 @@ static int select_snapshot(struct layer *l, const char *name, struct img_error *
     return l->driver->select_snapshot(l, name, err);
 }
 
+/* Whoever writes the image asks, from now on, whether to go on. */
+static void set_cancel(struct img *img, const struct img_open_options *options)
+{
+    struct layer *top = img->layers[0];
+    if (!(options->flags & IMG_OPEN_WRITE) || !options->cancelled)
+        return;
+    img->cancel = (struct cancel){options->cancelled, options->opaque};
+    top->file->cancel = &img->cancel;
+    if (top->data_file)
+        top->data_file->cancel = &img->cancel;
+}
+
 static int open_all(struct img *img, const char *filename, const struct img_open_options *options,
                     struct img_error *err)
 {
@@ -35,6 +47,7 @@ static int open_all(struct img *img, const char *filename, const struct img_open
     if (ret < 0)
         return ret;
     img->depth = 1;
+    set_cancel(img, options);
     if (options->snapshot)
         ret = select_snapshot(img->layers[0], options->snapshot, err);
     if (!ret && !(options->flags & (IMG_OPEN_NO_BACKING | IMG_OPEN_NO_DATA)))

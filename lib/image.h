@@ -12,6 +12,7 @@ struct img {
     struct layer **layers; /* 0 is the top */
     unsigned depth;
     unsigned flags;
+    struct cancel cancel;
 };
 
 /* Opens the one image that REF names, without its parent. Of OPTIONS, flags and warn count. */

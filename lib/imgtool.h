@@ -110,6 +110,10 @@ struct img_open_options {
      * called from within the function that was given these options. */
     void (*warn)(void *opaque, enum img_warning warning, const char *message);
     void *opaque;
+    /* Asked now and then while an image that was opened with IMG_OPEN_WRITE is changed, until it is
+     * closed: when it is true, the change fails with -ECANCELED, as if the disk had failed. May be
+     * NULL. */
+    bool (*cancelled)(void *opaque);
 };
 
 /*

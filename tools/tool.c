@@ -1,5 +1,6 @@
 #include "output.h"
 #include "tool.h"
+#include "interrupt.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -74,6 +75,14 @@ void tool_open_options(struct tool *tool, struct img_open_options *options)
     options->opaque = tool;
     if (tool->as_qemu)
         options->flags |= IMG_OPEN_PROBE_LIKE_QEMU;
+}
+
+void tool_change_options(struct tool *tool, struct img_open_options *options)
+{
+    tool_open_options(tool, options);
+    options->flags |= IMG_OPEN_WRITE;
+    options->cancelled = interrupt_wanted;
+    interrupt_watch();
 }
 
 static void print_help(const struct tool *tool)

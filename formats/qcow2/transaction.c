@@ -151,7 +151,7 @@ static void give_back(struct transaction *t)
         return;
     uint64_t end = (refcounts_last_kept(&t->refs, (size - 1) >> bits) + 1) << bits;
     if (end < size)
-        file_truncate(t->q->file, end, NULL);
+        t->q->file->ops->truncate(t->q->file, end);
     refcounts_each_freed(&t->refs, punch, t);
 }
 
@@ -168,8 +168,11 @@ int tx_commit(struct transaction *t, struct img_error *err)
         ret = file_flush(q->file, err);
     if (ret < 0)
         return ret;
+    const struct cancel *cancel = q->file->cancel;
+    q->file->cancel = NULL; /* no way back from here */
     t->committing = true;
     ret = qcow2_write_header(q, &t->header, t->parts_changed ? &t->parts : NULL, err);
+    q->file->cancel = cancel;
     if (ret < 0) { /* the file has the old header or the new one; nobody knows which */
         q->writable = false;
         return ret;
@@ -183,7 +186,7 @@ void tx_end(struct transaction *t)
     uint64_t size;
     if (!t->committing && t->refs.q && file_size(t->q->file, &size, NULL) == 0 &&
         size > t->file_size && !t->q->file->device)
-        file_truncate(t->q->file, t->file_size, NULL);
+        t->q->file->ops->truncate(t->q->file, t->file_size);
     refcounts_free(&t->refs);
     free(t->head);
     t->head = NULL;

@@ -166,6 +166,49 @@ static void what_is_not_committed_leaves_no_trace(void **state)
     expect_sound();
 }
 
+struct countdown {
+    unsigned left, asked;
+};
+
+static bool cancelled(void *opaque)
+{
+    struct countdown *c = opaque;
+    c->asked++;
+    return c->left == 0 || c->left-- == 0;
+}
+
+/* Wherever it is stopped, it is the old image, and as long as that was; or all is done. */
+static void a_transaction_can_be_cancelled(void **state)
+{
+    (void)state;
+    struct img_error err = IMG_ERROR_INIT;
+    struct countdown c = {0};
+    img_close(create(1 << 20, "preallocation=metadata,cluster_size=512"));
+    uint64_t before = file_length();
+    for (unsigned n = 0, done = 0; !done; n++) {
+        struct img_open_options o = {
+            .format = "qcow2", .flags = IMG_OPEN_WRITE, .cancelled = cancelled, .opaque = &c};
+        struct img *img = NULL;
+        struct transaction t;
+        c.left = UINT32_MAX;
+        assert_int_equal(img_open(&img, path, &o, &err), 0);
+        assert_int_equal(tx_begin(&t, img->layers[0]->state, &err), 0);
+        c.left = n;
+        int ret = move_all(&t, &err);
+        if (!ret)
+            ret = tx_commit(&t, &err);
+        done = ret == 0;
+        assert_true(done || ret == -ECANCELED);
+        img_error_clear(&err);
+        tx_end(&t);
+        img_close(img);
+        expect_sound();
+        assert_true(done || file_length() == before);
+        assert_true(n < 1000);
+    }
+    assert_true(c.asked > 40);
+}
+
 static void an_image_opened_to_be_read_is_not_changed(void **state)
 {
     (void)state;
@@ -255,6 +298,7 @@ int main(void)
         cmocka_unit_test(every_kind),
         cmocka_unit_test(the_refcount_table_grows),
         cmocka_unit_test(what_is_not_committed_leaves_no_trace),
+        cmocka_unit_test(a_transaction_can_be_cancelled),
         cmocka_unit_test(an_image_opened_to_be_read_is_not_changed),
         cmocka_unit_test(a_refcount_below_zero_is_refused),
         cmocka_unit_test(a_refcount_block_named_twice_is_refused),
