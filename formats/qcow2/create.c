@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = 1 << 20 };
+enum { PIECE = 1 << 20, HEADER_SECTOR = 512 };
 
 const struct option_desc qcow2_create_options[] = {
     {"encryption", OPTION_BOOL,
@@ -303,6 +303,10 @@ static int write_tables(struct file *f, const struct qcow2_layout *l, uint8_t *b
     return ret;
 }
 
+/*
+ * The first sector comes last: without it, there is no image. On a device, where old bytes would
+ * show through, all else is on disk before.
+ */
 static int write_header(struct file *f, const struct new_image *n, struct img_error *err)
 {
     size_t size = (size_t)1 << n->header.cluster_bits;
@@ -312,17 +316,24 @@ static int write_header(struct file *f, const struct new_image *n, struct img_er
     int ret = qcow2_encode_header(cluster, &n->header, &n->names);
     if (ret < 0) /* the plan has seen that it fits */
         ret = img_fail_errno(err, -ret, "Could not write qcow2 header");
-    else
-        ret = file_write(f, cluster, size, host(0), err);
+    if (!ret && size > HEADER_SECTOR)
+        ret = file_write(f, cluster + HEADER_SECTOR, size - HEADER_SECTOR, host(HEADER_SECTOR),
+                         err);
+    if (!ret && f->device)
+        ret = file_flush(f, err);
+    if (!ret)
+        ret = file_write(f, cluster, HEADER_SECTOR, host(0), err);
     free(cluster);
     return ret;
 }
 
-/* A device that is written in place stops being the old image before it begins to be the new one.
+/*
+ * A device that is written in place stops being the old image before it begins to be the new one.
+ * Of more than a sector, a part could be zeroed that is none of the old image's header.
  */
-static int clear_header(struct file *f, const struct new_image *n, struct img_error *err)
+static int clear_header(struct file *f, struct img_error *err)
 {
-    int ret = file_zero(f, host(0), 1ull << n->header.cluster_bits, err);
+    int ret = file_zero(f, host(0), HEADER_SECTOR, err);
     return ret < 0 ? ret : file_flush(f, err);
 }
 
@@ -333,7 +344,7 @@ int qcow2_create(const struct create_plan *plan, struct file *f, struct img_erro
     uint8_t *buf = malloc(PIECE);
     int ret = buf ? 0 : img_fail_nomem(err);
     if (!ret && f->device)
-        ret = clear_header(f, n, err);
+        ret = clear_header(f, err);
     if (!ret)
         ret = write_tables(f, l, buf, err);
     uint64_t data = min_u64(l->metadata, l->end);
@@ -343,8 +354,6 @@ int qcow2_create(const struct create_plan *plan, struct file *f, struct img_erro
         ret = file_extend(f, data, l->end, l->external_data ? PREALLOC_OFF : n->preallocation, err);
     if (ret < 0 && ret != -ECANCELED)
         img_prefix(err, ret, "Could not resize image: ");
-    if (!ret && f->device)
-        ret = file_flush(f, err);
     if (!ret)
         ret = write_header(f, n, err);
     free(buf);
