@@ -44,6 +44,7 @@ UNIT_ALL  := $(sort $(wildcard tests/unit/*.c))
 UNIT_SRC  := $(filter tests/unit/test_%,$(UNIT_ALL))
 UNIT_HELP := $(filter-out $(UNIT_SRC),$(UNIT_ALL))
 HELPER_SRC := $(sort $(wildcard tests/cli/*.c tests/interop/*.c tests/bench/*.c))
+CRASH_SRC := $(filter-out tests/crash/preload.c,$(sort $(wildcard tests/crash/*.c)))
 FUZZ_SRC  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -53,6 +54,7 @@ TOOL_OBJ := $(call obj,$(TOOL_SRC))
 UNIT_BIN   := $(patsubst %.c,$(BUILD)/%,$(UNIT_SRC))
 HELPER_BIN := $(patsubst %.c,$(BUILD)/%,$(HELPER_SRC))
 REPLAY_BIN := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/fuzz/replay_%,$(FUZZ_SRC))
+CRASH_BIN  := $(addprefix $(BUILD)/tests/crash/,crash preload.so)
 FUZZ_BIN   := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ_SRC))
 
 # ---- flags --------------------------------------------------------------------------------------
@@ -113,7 +115,8 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/flags | $(BUILD)/headers
 	$(Q)$(CC) $(INCLUDE) $(BASE_FLAGS) -MMD -MP -c -o $@ $<
 
 # Objects of test programs are kept, although only pattern rules name them.
-TEST_OBJ := $(call obj,$(UNIT_ALL) $(HELPER_SRC) $(FUZZ_SRC) tests/fuzz/replay_main.c)
+TEST_OBJ := $(call obj,$(UNIT_ALL) $(HELPER_SRC) $(CRASH_SRC) $(FUZZ_SRC) \
+                       tests/fuzz/replay_main.c)
 .SECONDARY: $(TEST_OBJ)
 
 -include $(patsubst %.o,%.d,$(LIB_OBJ) $(TOOL_OBJ) $(TEST_OBJ))
@@ -121,7 +124,7 @@ TEST_OBJ := $(call obj,$(UNIT_ALL) $(HELPER_SRC) $(FUZZ_SRC) tests/fuzz/replay_m
 # Two notes that change only when their text does: the flags (new flags: compile all again) and
 # the lists of sources (one removed: link again).
 $(BUILD)/flags: export NOW = $(CC) $(BASE_FLAGS) $(LDFLAGS) $(LIBS)
-$(BUILD)/sources: export NOW = $(LIB_SRC) $(TOOL_SRC) $(UNIT_HELP)
+$(BUILD)/sources: export NOW = $(LIB_SRC) $(TOOL_SRC) $(UNIT_HELP) $(CRASH_SRC)
 $(BUILD)/flags $(BUILD)/sources: FORCE
 	@mkdir -p $(@D); echo "$$NOW" | cmp -s - $@ || echo "$$NOW" >$@
 
@@ -155,11 +158,20 @@ $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o \
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(LINK) -o $@ $(filter %.o %.a,$^) $(LIBS)
 
+$(BUILD)/tests/crash/crash: $(call obj,$(CRASH_SRC)) $(BUILD)/libimgtool.a $(BUILD)/sources
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(LINK) -o $@ $(filter %.o %.a,$^) $(LIBS)
+
+# Lives inside QEMU's programs: no sanitizer, nothing of ours.
+$(BUILD)/tests/crash/preload.so: tests/crash/preload.c tests/crash/crash_log.h
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(@D) && $(CC) -std=gnu11 -O2 -fPIC -shared $(WARN) -D_GNU_SOURCE -o $@ $< -ldl
+
 $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/libimgtool.a
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(LINK) -o $@ $(filter %.o %.a,$^) $(LIBS)
 
-test-programs: $(UNIT_BIN) $(HELPER_BIN) $(REPLAY_BIN) ## Build the test programs, run nothing
+test-programs: $(UNIT_BIN) $(HELPER_BIN) $(CRASH_BIN) $(REPLAY_BIN) ## Build the test programs, run nothing
 .PHONY: test-programs
 
 # What the test scripts may count on in their environment.
@@ -214,10 +226,23 @@ bench: ## Measure speed (tests/bench/run)
 	$(SUBMAKE) all $(filter $(BUILD)/tests/bench/%,$(HELPER_BIN))
 	@$(TEST_ENV) tests/bench/run
 
+CRASH = $(TEST_ENV) $(BUILD)/tests/crash/crash
+
+crash: ## Power failures at 10,000 instants a command (CRASH_STATES), and QEMU's own beside
+	$(DEPS) build test
+	$(SUBMAKE) all $(CRASH_BIN)
+	@CRASH_STATES=$(or $(CRASH_STATES),10000) $(CRASH) --qemu-rows metadata wrong
+
+crash-mutants: ## Each flush left out, in the runs and in the sources: the crash tests must see it
+	$(DEPS) build test
+	$(SUBMAKE) all $(CRASH_BIN)
+	@$(CRASH) --no-qemu --drop metadata
+	@$(TEST_ENV) tests/crash/mutants
+
 law: all ## Check the dependency law alone
 	@$(TEST_ENV) tests/law
 
-.PHONY: deps demo check asan ubsan valgrind coverage fuzz bench law
+.PHONY: crash crash-mutants deps demo check asan ubsan valgrind coverage fuzz bench law
 
 # libFuzzer brings its own main; the programs land beside their corpus in build/fuzz.
 fuzz-programs: $(FUZZ_BIN)

@@ -1,0 +1,94 @@
+/*
+ * crash: shows that power may fail at any instant. Each subject is done once on a file that records
+ * every call, then all states that a failure can leave (states.h) are judged (judge.h).
+ *
+ *   crash [--states N] [--seed N] [--only WORDS] [--qemu-rows] [--no-qemu] [-v] GROUP...
+ *   crash [...] --drop GROUP...      the same with each flush left out in turn: it must be found
+ * out
+ *
+ * GROUP: metadata, guest, repair, wrong. Environment: QEMU_IMG, QEMU_IO, TMPDIR, BUILD, SEED,
+ * CRASH_STATES.
+ */
+#include "report.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const struct group {
+    const char *name;
+    const struct subject *subjects;
+} groups[] = {
+    {"metadata", metadata_subjects},
+    {"guest", guest_subjects},
+    {"repair", repair_subjects},
+    {"wrong", wrong_subjects},
+};
+
+static const struct subject *find_group(const char *name)
+{
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
+        if (!strcmp(groups[i].name, name))
+            return groups[i].subjects;
+    fprintf(stderr, "crash: no group is called '%s'\n", name);
+    exit(2);
+}
+
+static uint64_t number_of(const char *text, const char *what)
+{
+    char *end;
+    uint64_t n = strtoull(text, &end, 0);
+    if (*text && !*end)
+        return n;
+    fprintf(stderr, "crash: %s '%s' is not a number\n", what, text);
+    exit(2);
+}
+
+static void read_environment(struct settings *o)
+{
+    const char *seed = getenv("SEED"), *states = getenv("CRASH_STATES");
+    o->seed = seed && *seed ? number_of(seed, "SEED") : (uint64_t)time(NULL);
+    o->states = states && *states ? number_of(states, "CRASH_STATES") : 1000;
+    o->use_qemu = true;
+}
+
+int main(int argc, char **argv)
+{
+    struct settings o = {0};
+    read_environment(&o);
+    int i = 1;
+    for (; i < argc && argv[i][0] == '-'; i++) {
+        bool more = i + 1 < argc;
+        if (!strcmp(argv[i], "--states") && more)
+            o.states = number_of(argv[++i], "--states");
+        else if (!strcmp(argv[i], "--seed") && more)
+            o.seed = number_of(argv[++i], "--seed");
+        else if (!strcmp(argv[i], "--only") && more)
+            o.only = argv[++i];
+        else if (!strcmp(argv[i], "--qemu-rows"))
+            o.qemu_rows = true;
+        else if (!strcmp(argv[i], "--no-qemu"))
+            o.use_qemu = false;
+        else if (!strcmp(argv[i], "--drop"))
+            o.drop = true;
+        else if (!strcmp(argv[i], "-v"))
+            o.verbose = true;
+        else
+            break;
+    }
+    if (i == argc || argv[i][0] == '-') {
+        fputs("usage: crash [--states N] [--seed N] [--only WORDS] [--qemu-rows] [--no-qemu]\n"
+              "             [--drop] [-v] GROUP...\n",
+              stderr);
+        return 2;
+    }
+    printf("SEED=%" PRIu64 " CRASH_STATES=%zu\n", o.seed, o.states);
+    struct report r = {.settings = &o};
+    for (; i < argc; i++)
+        for (const struct subject *s = find_group(argv[i]); s->command; s++)
+            report_subject(&r, s);
+    bool good = report_end(&r);
+    return good ? 0 : 1;
+}

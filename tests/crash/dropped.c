@@ -1,0 +1,71 @@
+/*
+ * Is each flush needed, and would the harness see that it is missing? Each flush of a run is left
+ * out in turn; then some state must be bad. One before which nothing was written since the last is
+ * idle: it can be left out.
+ */
+#include "report.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct hunt {
+    const struct judge *judge;
+    const struct log *log;
+    bool found;
+    char why[WHY_LENGTH];
+};
+
+static bool hunt_state(void *opaque, const struct state *s)
+{
+    struct hunt *h = opaque;
+    struct verdict v;
+    if (judge_state(h->judge, s, &v))
+        return true;
+    h->found = true;
+    memcpy(h->why, v.why, sizeof h->why);
+    return false;
+}
+
+/* Does flush number N end an epoch in which its file was changed? */
+static bool has_work(const struct log *log, long n)
+{
+    bool work[MAX_FILES] = {0};
+    for (size_t i = 0; i < log->count; i++) {
+        const struct op *o = &log->ops[i];
+        if (o->kind == OP_FLUSH && n-- == 0)
+            return work[o->file];
+        if (o->kind == OP_FLUSH)
+            work[o->file] = false;
+        else if (o->kind != OP_STEP)
+            work[o->file] = true;
+    }
+    return false;
+}
+
+void report_dropped(struct report *r, struct row *row, const struct subject *s,
+                    const struct log *log, struct judge *j)
+{
+    struct checker *checker = j->checker;
+    j->checker = NULL; /* the library sees all that qemu-img does, and is faster */
+    for (long n = 0; n < log_flushes(log); n++) {
+        struct hunt h = {.judge = j, .log = log};
+        struct states_count count = {0};
+        struct states_options o = {
+            .seed = r->settings->seed, .limit = r->settings->states, .drop_flush = n};
+        row->flushes++;
+        if (!has_work(log, n)) {
+            row->idle++;
+            continue;
+        }
+        states_each(log, &o, hunt_state, &h, &count);
+        row->found += h.found;
+        row->missed += !h.found;
+        if (!h.found)
+            report_failure(r, s, "flush %ld of %ld is not needed or not seen (%zu states)", n,
+                           log_flushes(log), count.distinct);
+        else if (r->settings->verbose)
+            printf("%s (%s): without flush %ld: %s\n", s->command, s->image, n, h.why);
+    }
+    j->checker = checker;
+    row->runs++;
+}

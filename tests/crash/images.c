@@ -1,0 +1,88 @@
+/*
+ * The images that runs start on: small, so that thousands of their states can be looked at, and
+ * together with everything that a qcow2 image can have. QEMU's own programs make them.
+ */
+#include "subjects.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CREATE(options, size) "$QEMU_IMG create -q -f qcow2 -o " options " image.qcow2 " size "\n"
+#define IO(commands)          "$QEMU_IO -f qcow2 " commands " image.qcow2 >>io.log\n"
+#define SNAPSHOT(name)        "$QEMU_IMG snapshot -c " name " image.qcow2\n"
+#define BITMAP(options)       "$QEMU_IMG bitmap " options "\n"
+#define BASE(size)                                                                                 \
+    "$QEMU_IMG create -q -f raw base.raw " size "\n"                                               \
+    "$QEMU_IO -f raw -c 'write -P 0xb1 0 40k' -c 'write -P 0xb2 60k 40k' base.raw >>io.log\n"
+
+static const struct recipe {
+    const char *name, *script;
+} recipes[] = {
+    /* tables of 64 entries, several refcount blocks, tables shared with two snapshots */
+    {"512-byte clusters, 2 snapshots",
+     CREATE("cluster_size=512",
+            "160k") IO("-c 'write -P 1 0 60k' -c 'write -c -P 2 60k 4k' -c 'write -P 3 100k 5k'")
+         SNAPSHOT("first") IO("-c 'write -P 4 2k 3k' -c 'write -z 20k 2k' -c 'write -P 5 90k 2k'")
+             SNAPSHOT("second") IO("-c 'write -P 6 3k 3k' -c 'discard 30k 4k'")},
+    {"64 KiB clusters, snapshot, bitmap",
+     CREATE("cluster_size=64k", "1M") IO("-c 'write -P 1 0 130k' -c 'write -P 2 700k 64k'")
+         SNAPSHOT("first") BITMAP("--add image.qcow2 changed") IO("-c 'write -P 3 64k 10k'")},
+    {"version 2, snapshots",
+     CREATE("compat=0.10,cluster_size=4k", "512k")
+         IO("-c 'write -P 1 0 30k' -c 'write -c -P 2 40k 4k' -c 'write -P 3 300k 8k'")
+             SNAPSHOT("first") SNAPSHOT("second") IO("-c 'write -P 4 4k 4k'")},
+    {"version 2, no snapshots",
+     CREATE("compat=0.10,cluster_size=4k", "512k")
+         IO("-c 'write -P 1 0 30k' -c 'write -c -P 2 40k 4k' -c 'write -P 3 300k 8k'")},
+    {"extended L2, backing file, snapshot",
+     BASE("256k")
+         CREATE("cluster_size=16k,extended_l2=on,backing_file=base.raw,backing_fmt=raw", "256k")
+             IO("-c 'write -P 1 0 20k' -c 'write -P 2 33k 1k' -c 'write -z 70k 3k'")
+                 SNAPSHOT("first") IO("-c 'write -P 3 1k 2k' -c 'write -z 34k 1k'")},
+    {"backing file, compressed clusters",
+     BASE("128k") CREATE("cluster_size=4k,backing_file=base.raw,backing_fmt=raw", "128k")
+         IO("-c 'write -P 1 8k 6k' -c 'write -c -P 2 20k 4k' -c 'write -c -P 7 24k 4k' "
+            "-c 'write -z 64k 8k'")},
+    {"1-bit refcounts", CREATE("cluster_size=1k,refcount_bits=1", "128k")
+                            IO("-c 'write -P 1 0 30k' -c 'write -P 3 80k 7k' -c 'discard 10k 3k'")},
+    {"64-bit refcounts, snapshot", CREATE("cluster_size=1k,refcount_bits=64", "128k")
+                                       IO("-c 'write -P 1 0 30k' -c 'write -P 3 80k 7k'")
+                                           SNAPSHOT("first") IO("-c 'write -P 4 2k 3k'")},
+    {"three bitmaps",
+     CREATE("cluster_size=1k", "256k") IO("-c 'write -P 1 0 40k'")
+         BITMAP("--add -g 512 image.qcow2 one") BITMAP("--add -g 1k image.qcow2 two")
+             IO("-c 'write -P 2 10k 9k'") BITMAP("--add --disable -g 4k image.qcow2 three")
+                 IO("-c 'write -P 3 200k 3k'")},
+    {"external data file",
+     "$QEMU_IMG create -q -f qcow2 -o cluster_size=4k,data_file=data.raw image.qcow2 256k\n" IO(
+         "-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k' -c 'write -z 12k 4k'")},
+    {"plain, 4 KiB clusters",
+     CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")},
+    {"lazy refcounts", CREATE("cluster_size=4k,lazy_refcounts=on", "256k")
+                           IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")},
+    {"a device with an old image",
+     BASE("128k") CREATE("cluster_size=4k", "256k")
+         IO("-c 'write -P 1 0 120k'") "$QEMU_IMG resize -q -f raw image.qcow2 300k\n"},
+};
+
+static const struct recipe *find(const char *name)
+{
+    for (size_t i = 0; i < sizeof recipes / sizeof *recipes; i++)
+        if (!strcmp(recipes[i].name, name))
+            return &recipes[i];
+    fprintf(stderr, "crash: no image is called '%s'\n", name);
+    exit(1);
+}
+
+void scene_make(struct scene *s, const char *name)
+{
+    *s = (struct scene){0};
+    if (!run_script("rm -f image.qcow2 data.raw base.raw io.log\n") ||
+        !run_script(find(name)->script) || !read_work_file(&s->disks[0], "image.qcow2")) {
+        fprintf(stderr, "crash: cannot make the image '%s'\n", name);
+        exit(1);
+    }
+    s->files = read_work_file(&s->disks[1], "data.raw") ? 2 : 1;
+    read_work_file(&s->base, "base.raw");
+}

@@ -1,0 +1,202 @@
+#include "judge.h"
+#include "lib/checked.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+__attribute__((format(printf, 3, 4))) static void complain(struct verdict *v, bool *what,
+                                                           const char *fmt, ...)
+{
+    *what = true;
+    if (*v->why)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(v->why, sizeof v->why, fmt, ap);
+    va_end(ap);
+}
+
+/* ---- versions ----------------------------------------------------------------------------- */
+
+static struct version *new_version(struct judge *j)
+{
+    j->versions = must(realloc(j->versions, (j->count + 1) * sizeof *j->versions));
+    j->versions[j->count] = (struct version){0};
+    return &j->versions[j->count];
+}
+
+int judge_add_version(struct judge *j, const struct disk *disks, bool atomic, struct img_error *err)
+{
+    struct version *v = new_version(j);
+    v->atomic = atomic;
+    int ret = view_take(&v->view, j->scene, disks, err);
+    if (!ret)
+        j->count++;
+    return ret;
+}
+
+void judge_free(struct judge *j)
+{
+    for (unsigned i = 0; i < j->count; i++)
+        view_free(&j->versions[i].view);
+    free(j->versions);
+    j->versions = NULL;
+    j->count = 0;
+}
+
+/* ---- the checks --------------------------------------------------------------------------- */
+
+int check_disks(const struct scene *s, const struct disk *disks, struct damage *d,
+                struct img_error *err)
+{
+    struct img *img = NULL;
+    struct img_check c = {0};
+    int ret = scene_look(&img, s, disks, IMG_OPEN_CHECK, err);
+    if (!ret)
+        ret = img_check(img, &c, NULL, NULL, err);
+    img_close(img);
+    *d = (struct damage){c.corruptions + c.check_errors, c.leaks};
+    return ret;
+}
+
+static void allow(struct damage *own, const struct damage *d)
+{
+    own->corruptions = max_u64(own->corruptions, d->corruptions);
+    own->leaks = max_u64(own->leaks, d->leaks);
+}
+
+int judge_allow_own(struct judge *j, const struct disk *disks, struct img_error *err)
+{
+    struct damage d;
+    int ret = check_disks(j->scene, disks, &d, err);
+    if (!ret)
+        allow(&j->own, &d);
+    if (!ret && j->checker) {
+        checker_begin(j->checker, disks);
+        ret = checker_end(j->checker, &d, err);
+        allow(&j->own_qemu, &d);
+    }
+    return ret;
+}
+
+static void judge_damage(const struct judge *j, const char *who, const struct damage *d,
+                         const struct damage *own, struct verdict *v)
+{
+    if (d->corruptions > own->corruptions)
+        complain(v, &v->corrupt, "%s finds %" PRIu64 " corruptions", who, d->corruptions);
+    if (d->leaks > own->leaks && !j->may_leak)
+        complain(v, &v->leaked, "%s finds %" PRIu64 " leaks", who, d->leaks);
+}
+
+static void judge_by_library(const struct judge *j, const struct state *s, struct verdict *v)
+{
+    struct img_error err = IMG_ERROR_INIT;
+    struct damage d;
+    if (check_disks(j->scene, s->disks, &d, &err) < 0)
+        complain(v, &v->corrupt, "it cannot be checked: %s", img_error_message(&err));
+    else
+        judge_damage(j, "the library", &d, &j->own, v);
+    img_error_clear(&err);
+}
+
+static void judge_by_qemu(const struct judge *j, struct verdict *v)
+{
+    struct img_error err = IMG_ERROR_INIT;
+    struct damage d;
+    if (checker_end(j->checker, &d, &err) < 0)
+        complain(v, &v->corrupt, "%s", img_error_message(&err));
+    else
+        judge_damage(j, "qemu-img", &d, &j->own_qemu, v);
+    img_error_clear(&err);
+}
+
+/* ---- old or new --------------------------------------------------------------------------- */
+
+static bool info_is_one_of(const struct judge *j, const struct view *v, unsigned from, unsigned to)
+{
+    for (unsigned i = from; i <= to; i++) {
+        const struct view *w = &j->versions[i].view;
+        if (w->image && w->size == v->size && !strcmp(w->info, v->info) &&
+            !strcmp(w->kept, v->kept))
+            return true;
+    }
+    return false;
+}
+
+/* Each sector as some version FROM..TO has it; *AT is the first that is not. */
+static bool sectors_are_of(const struct judge *j, const struct view *v, unsigned from, unsigned to,
+                           size_t *at)
+{
+    for (*at = 0; *at < v->size; *at += SECTOR) {
+        bool found = false;
+        for (unsigned i = from; i <= to && !found; i++)
+            found = !memcmp(v->guest + *at, j->versions[i].view.guest + *at, SECTOR);
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+static bool mixed(const struct judge *j, const struct view *v, unsigned from, unsigned to,
+                  size_t *at)
+{
+    *at = SIZE_MAX;
+    return info_is_one_of(j, v, from, to) && sectors_are_of(j, v, from, to, at);
+}
+
+static bool old_or_new(const struct judge *j, const struct state *s, const struct view *v,
+                       size_t *at)
+{
+    *at = SIZE_MAX;
+    if (!v->image && j->may_be_none && s->running)
+        return true;
+    if (s->hi > s->lo && j->versions[s->hi].atomic) {
+        if (view_equal(v, &j->versions[s->hi].view))
+            return true;
+        return v->image ? mixed(j, v, s->lo, s->hi - 1, at)
+                        : view_equal(v, &j->versions[s->lo].view);
+    }
+    return v->image ? mixed(j, v, s->lo, s->hi, at) : view_equal(v, &j->versions[s->hi].view);
+}
+
+static void judge_view(const struct judge *j, const struct state *s, struct verdict *v)
+{
+    struct img_error err = IMG_ERROR_INIT;
+    struct view view;
+    size_t at;
+    if (view_take(&view, j->scene, s->disks, &err) < 0)
+        complain(v, &v->neither, "it cannot be read: %s", img_error_message(&err));
+    else if (old_or_new(j, s, &view, &at))
+        ;
+    else if (!view.image)
+        complain(v, &v->neither, "it is no image any more");
+    else if (at != SIZE_MAX)
+        complain(v, &v->neither, "the guest's bytes at %#zx are neither old nor new", at);
+    else
+        complain(v, &v->neither, "what it holds is neither old nor new: %s%s", view.info,
+                 view.kept);
+    view_free(&view);
+    img_error_clear(&err);
+}
+
+static bool claims_to_be_an_image(const struct disk *d)
+{
+    return d->size >= 4 && !memcmp(d->data, "QFI\xfb", 4);
+}
+
+bool judge_state(const struct judge *j, const struct state *s, struct verdict *v)
+{
+    *v = (struct verdict){0};
+    bool image = claims_to_be_an_image(&s->disks[0]);
+    if (image && j->checker) /* it works while we look ourselves */
+        checker_begin(j->checker, s->disks);
+    if (image && !j->qemu_alone)
+        judge_by_library(j, s, v);
+    judge_view(j, s, v);
+    if (image && j->checker)
+        judge_by_qemu(j, v);
+    return !v->corrupt && !v->leaked && !v->neither;
+}

@@ -1,0 +1,187 @@
+/*
+ * Loaded into QEMU's programs with LD_PRELOAD. Two uses, told apart by the environment:
+ *
+ *   CRASH_RECORD=FILE CRASH_LOG=LOG  every call that changes FILE is appended to LOG, with its
+ * data, as struct logged below, in the order in which the calls were made qemu-img crash-serve  the
+ * program answers many checks: for each line on its standard input, the name of an image, it forks
+ * a child that is `qemu-img check --output=json -f qcow2 NAME`, and then writes a line "#exit
+ * STATUS". Starting a program costs several times what a check does.
+ *
+ * This file is compiled alone, without sanitizers, since it lives inside programs that have none.
+ */
+/* Both names of each call are wanted here, pwrite and pwrite64; off_t is 64 bits wide anyway. */
+#undef _FILE_OFFSET_BITS
+
+#include "crash_log.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* ---- recording ---------------------------------------------------------------------------- */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int log_fd = -1;
+static struct stat recorded;
+
+/* Both files exist before the program starts. */
+__attribute__((constructor)) static void begin(void)
+{
+    const char *file = getenv("CRASH_RECORD"), *log = getenv("CRASH_LOG");
+    if (file && log && stat(file, &recorded) == 0)
+        log_fd = open(log, O_WRONLY | O_APPEND | O_CLOEXEC);
+}
+
+static int wanted(int fd)
+{
+    struct stat st;
+    return log_fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == recorded.st_dev &&
+           st.st_ino == recorded.st_ino;
+}
+
+/* A log that cannot be written must not look like a short one. */
+static void append(uint32_t kind, uint64_t offset, uint64_t length, const void *data)
+{
+    struct logged l = {.kind = kind, .offset = offset, .length = length};
+    struct iovec v[2] = {{&l, sizeof l}, {(void *)data, data ? length : 0}};
+    if (writev(log_fd, v, 2) != (ssize_t)(sizeof l + v[1].iov_len)) {
+        static const char text[] = "crash preload: cannot write the log\n";
+        (void)!write(2, text, sizeof text - 1);
+        _exit(99);
+    }
+}
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+/* Makes the call and logs it, as one step. GOOD: how to see that it did something. */
+#define RECORDED(call, good, kind, offset, length, data)                                           \
+    ({                                                                                             \
+        pthread_mutex_lock(&lock);                                                                 \
+        __typeof__(call) ret_ = (call);                                                            \
+        if (good)                                                                                  \
+            append(kind, (uint64_t)(offset), (uint64_t)(length), data);                            \
+        pthread_mutex_unlock(&lock);                                                               \
+        ret_;                                                                                      \
+    })
+
+#define PWRITE(name)                                                                               \
+    ssize_t name(int fd, const void *buf, size_t n, off_t offset)                                  \
+    {                                                                                              \
+        if (!wanted(fd))                                                                           \
+            return REAL(name)(fd, buf, n, offset);                                                 \
+        return RECORDED(REAL(name)(fd, buf, n, offset), ret_ > 0, LOGGED_WRITE, offset, ret_,      \
+                        buf);                                                                      \
+    }
+PWRITE(pwrite)
+PWRITE(pwrite64)
+
+static void append_vector(const struct iovec *v, int count, off_t offset, ssize_t done)
+{
+    for (int i = 0; i < count && done > 0; i++) {
+        size_t n = v[i].iov_len < (size_t)done ? v[i].iov_len : (size_t)done;
+        done -= (ssize_t)n;
+        if (n)
+            append(LOGGED_WRITE, (uint64_t)offset, n, v[i].iov_base);
+        offset += (off_t)n;
+    }
+}
+
+#define PWRITEV(name)                                                                              \
+    ssize_t name(int fd, const struct iovec *v, int count, off_t offset)                           \
+    {                                                                                              \
+        if (!wanted(fd))                                                                           \
+            return REAL(name)(fd, v, count, offset);                                               \
+        pthread_mutex_lock(&lock);                                                                 \
+        ssize_t done = REAL(name)(fd, v, count, offset);                                           \
+        append_vector(v, count, offset, done);                                                     \
+        pthread_mutex_unlock(&lock);                                                               \
+        return done;                                                                               \
+    }
+PWRITEV(pwritev)
+PWRITEV(pwritev64)
+
+#define TRUNCATE(name)                                                                             \
+    int name(int fd, off_t size)                                                                   \
+    {                                                                                              \
+        if (!wanted(fd))                                                                           \
+            return REAL(name)(fd, size);                                                           \
+        return RECORDED(REAL(name)(fd, size), ret_ == 0, LOGGED_TRUNCATE, size, 0, NULL);          \
+    }
+TRUNCATE(ftruncate)
+TRUNCATE(ftruncate64)
+
+/* A range made to read as zeroes; or only space for it, which may make the file longer. */
+#define FALLOCATE(name)                                                                            \
+    int name(int fd, int mode, off_t offset, off_t length)                                         \
+    {                                                                                              \
+        if (!wanted(fd))                                                                           \
+            return REAL(name)(fd, mode, offset, length);                                           \
+        uint32_t kind = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)                       \
+                            ? (mode & FALLOC_FL_KEEP_SIZE ? LOGGED_ZERO : LOGGED_ZERO_GROW)        \
+                            : (mode & FALLOC_FL_KEEP_SIZE ? LOGGED_NOTHING : LOGGED_GROW);         \
+        return RECORDED(REAL(name)(fd, mode, offset, length), ret_ == 0, kind, offset, length,     \
+                        NULL);                                                                     \
+    }
+FALLOCATE(fallocate)
+FALLOCATE(fallocate64)
+
+#define SYNC(name)                                                                                 \
+    int name(int fd)                                                                               \
+    {                                                                                              \
+        if (!wanted(fd))                                                                           \
+            return REAL(name)(fd);                                                                 \
+        return RECORDED(REAL(name)(fd), ret_ == 0, LOGGED_FLUSH, 0, 0, NULL);                      \
+    }
+SYNC(fdatasync)
+SYNC(fsync)
+
+/* ---- serving ------------------------------------------------------------------------------ */
+
+static int (*real_main)(int, char **, char **);
+
+static int serve(char **argv, char **envp)
+{
+    char name[4096];
+    while (fgets(name, sizeof name, stdin)) {
+        name[strcspn(name, "\n")] = 0;
+        pid_t child = fork();
+        if (child == 0) {
+            char *args[] = {argv[0], "check", "--output=json", "-f", "qcow2", name, NULL};
+            int null = open("/dev/null", O_RDWR);
+            dup2(null, 0);
+            dup2(null, 2);
+            exit(real_main(6, args, envp));
+        }
+        int status = 0;
+        if (child < 0 || waitpid(child, &status, 0) < 0)
+            return 1;
+        printf("#exit %d\n", WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+        fflush(stdout);
+    }
+    return 0;
+}
+
+static int chosen_main(int argc, char **argv, char **envp)
+{
+    if (argc == 2 && !strcmp(argv[1], "crash-serve"))
+        return serve(argv, envp);
+    return real_main(argc, argv, envp);
+}
+
+int __libc_start_main(int (*fn)(int, char **, char **), int argc, char **argv, void (*init)(void),
+                      void (*fini)(void), void (*rtld_fini)(void), void *stack_end)
+{
+    int (*start)(int (*)(int, char **, char **), int, char **, void (*)(void), void (*)(void),
+                 void (*)(void), void *);
+    *(void **)&start = dlsym(RTLD_NEXT, "__libc_start_main");
+    real_main = fn;
+    return start(chosen_main, argc, argv, init, fini, rtld_fini, stack_end);
+}

@@ -1,0 +1,115 @@
+/* Doing what is put to the test, with every call recorded. */
+#include "subjects.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What the handle reads must be what somebody reads who opens the files now. */
+static int compare_with_handle(struct stage *s, const struct version *v, struct img_error *err)
+{
+    struct view open;
+    int ret = view_take_open(&open, s->img, &v->view, err);
+    if (ret < 0)
+        return ret;
+    bool same = view_equal(&open, &v->view);
+    if (!same)
+        ret = img_fail(err, EIO, "The handle shows something else than the file has: %s(file: %s)",
+                       open.info, v->view.info);
+    view_free(&open);
+    return ret;
+}
+
+/* What a handle shows that has not flushed need not be in the file yet. */
+static int add_open_version(struct stage *s, bool atomic, struct img_error *err)
+{
+    struct judge *j = s->judge;
+    j->versions = must(realloc(j->versions, (j->count + 1) * sizeof *j->versions));
+    struct version *v = &j->versions[j->count];
+    *v = (struct version){.atomic = atomic};
+    int ret = view_take_open(&v->view, s->img, &j->versions[j->count - 1].view, err);
+    if (!ret)
+        j->count++;
+    return ret;
+}
+
+int stage_step(struct stage *s, bool atomic, bool durable, struct img_error *err)
+{
+    struct judge *j = s->judge;
+    int ret;
+    if (durable || !s->img)
+        ret = judge_add_version(j, s->recorder.now, atomic, err);
+    else
+        ret = add_open_version(s, atomic, err);
+    if (!ret && durable && s->img)
+        ret = compare_with_handle(s, &j->versions[j->count - 1], err);
+    if (ret < 0)
+        return img_prefix(err, ret, "after step %u: ", j->count);
+    recorder_step(&s->recorder, j->count - 1, durable);
+    return 0;
+}
+
+/* A clean run starts and ends with images that nobody finds fault with. */
+static int settle_own(struct stage *s, unsigned flags, struct img_error *err)
+{
+    struct judge *j = s->judge;
+    int ret = judge_allow_own(j, s->scene->disks, err);
+    if (!ret)
+        ret = judge_allow_own(j, s->recorder.now, err);
+    bool clean = !(j->own.corruptions | j->own.leaks | j->own_qemu.corruptions | j->own_qemu.leaks);
+    if (!ret && !clean && !(flags & (DAMAGED | EXPECT_BAD)))
+        ret = img_fail(err, EIO, "it is damaged when nothing has failed");
+    return ret;
+}
+
+static int open_stage(struct stage *s, struct img_error *err)
+{
+    struct file *data = s->scene->files > 1 ? record_open(&s->recorder, 1, "data.raw") : NULL;
+    return scene_open(&s->img, s->scene, record_open(&s->recorder, 0, "image.qcow2"), data,
+                      IMG_OPEN_WRITE, err);
+}
+
+int stage_run(struct stage *s, const struct subject *what, const struct scene *scene,
+              struct judge *judge, uint64_t seed, struct img_error *err)
+{
+    *s = (struct stage){.judge = judge, .scene = scene, .seed = seed};
+    recorder_init(&s->recorder, scene->disks, scene->files);
+    s->recorder.device = what->flags & ON_DEVICE;
+    judge->may_leak = what->flags & MAY_LEAK;
+    judge->may_be_none = what->flags & ON_DEVICE;
+    int ret = judge_add_version(judge, scene->disks, true, err);
+    if (!ret && !(what->flags & ON_DEVICE))
+        ret = open_stage(s, err);
+    if (!ret)
+        ret = what->run(s, err);
+    img_close(s->img);
+    s->img = NULL;
+    return ret < 0 ? ret : settle_own(s, what->flags, err);
+}
+
+bool record_qemu(struct log *log, const struct subject *what, const struct scene *scene,
+                 struct judge *judge, struct img_error *err)
+{
+    static const char prepare[] =
+        ": >calls.log\n"
+        "P=\"env LD_PRELOAD=$PRELOAD CRASH_RECORD=image.qcow2 CRASH_LOG=calls.log\"\n";
+    char *script, *path;
+    struct disk end = {0};
+    if (asprintf(&script, "%s%s", prepare, what->qemu) < 0 ||
+        asprintf(&path, "%s/calls.log", work_folder()) < 0)
+        exit(1);
+    bool done = run_script(script) && log_read(log, path, &scene->disks[0]) &&
+                read_work_file(&end, "image.qcow2");
+    free(script);
+    free(path);
+    judge->may_leak = what->flags & MAY_LEAK;
+    judge->qemu_alone = true;
+    bool atomic = !(what->flags & MAY_LEAK);
+    done = done && judge_add_version(judge, scene->disks, true, err) == 0 &&
+           judge_add_version(judge, &end, atomic, err) == 0 &&
+           judge_allow_own(judge, scene->disks, err) == 0 && judge_allow_own(judge, &end, err) == 0;
+    if (done)
+        log_add(log, &(struct op){.kind = OP_STEP, .offset = 1, .durable = true});
+    disk_free(&end);
+    return done;
+}

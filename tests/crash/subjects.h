@@ -1,0 +1,52 @@
+/* What is put to the test: commands and sequences of guest writes, and the images they start on. */
+#ifndef CRASH_SUBJECTS_H
+#define CRASH_SUBJECTS_H
+
+#include "judge.h"
+
+/* A run under way. */
+struct stage {
+    struct recorder recorder;
+    struct judge *judge;
+    const struct scene *scene;
+    struct img *img; /* opened to be written, on the recorder's files */
+    uint64_t seed;
+};
+
+enum subject_flags {
+    MAY_LEAK = 1 << 0,
+    DAMAGED = 1 << 1,    /* the start image is broken on purpose */
+    ON_DEVICE = 1 << 2,  /* the image is written in place, from nothing: stage->img is NULL */
+    EXPECT_BAD = 1 << 3, /* a writer that is wrong on purpose: to see that it is found out */
+};
+
+struct subject {
+    const char *command; /* the row of the report that it counts for */
+    const char *image;   /* name of its start image */
+    unsigned flags;      /* enum subject_flags, or-ed */
+    int (*run)(struct stage *s, struct img_error *err);
+    /* The same done by QEMU's programs, a shell script that changes image.qcow2; NULL: it cannot
+     * be. $P before a command has its calls recorded. */
+    const char *qemu;
+    const char *expect; /* EXPECT_BAD: "corrupt", "leaked" or "neither", which must come */
+};
+
+/* Ends with one whose command is NULL. */
+extern const struct subject metadata_subjects[], guest_subjects[], repair_subjects[],
+    wrong_subjects[];
+
+/* The image was changed as far as the next step: ATOMIC, all at once; DURABLE, and it survives. */
+int stage_step(struct stage *s, bool atomic, bool durable, struct img_error *err);
+
+/* Does the subject on a fresh scene; what was recorded, and the versions in JUDGE, are left. */
+int stage_run(struct stage *s, const struct subject *what, const struct scene *scene,
+              struct judge *judge, uint64_t seed, struct img_error *err);
+
+/* The same by QEMU's programs, right after scene_make. False: it cannot be recorded. */
+bool record_qemu(struct log *log, const struct subject *what, const struct scene *scene,
+                 struct judge *judge, struct img_error *err);
+
+/* images.c: makes a start image by its name. */
+void scene_make(struct scene *s, const char *name);
+
+#endif

@@ -1,0 +1,43 @@
+/* What an image means: all that a user can see of it, whatever the bytes of the file are. */
+#ifndef CRASH_VIEW_H
+#define CRASH_VIEW_H
+
+#include "record.h"
+#include "lib/image.h"
+
+/* A start image with what lies around it. */
+struct scene {
+    struct disk disks[MAX_FILES];
+    unsigned files;
+    struct disk base; /* the raw backing file; size 0: none */
+};
+
+void scene_free(struct scene *s);
+
+/* Opens the image whose files are given, which are taken over, over the backing file of S. */
+int scene_open(struct img **out, const struct scene *s, struct file *image, struct file *data_file,
+               unsigned flags, struct img_error *err);
+
+/* The same for contents that are only looked at. */
+int scene_look(struct img **out, const struct scene *s, const struct disk *disks, unsigned flags,
+               struct img_error *err);
+
+struct view {
+    bool image;     /* false: the file does not even claim to be one */
+    char *info;     /* size, features, names, lists of snapshots and bitmaps */
+    char *kept;     /* what the disks of all snapshots and the bitmaps hold */
+    uint8_t *guest; /* the active disk */
+    size_t size;
+};
+
+void view_free(struct view *v);
+bool view_equal(const struct view *a, const struct view *b);
+
+/* Reads all of it from files. */
+int view_take(struct view *v, const struct scene *s, const struct disk *disks,
+              struct img_error *err);
+
+/* What a handle shows that is being written; KEPT is taken from OLD. */
+int view_take_open(struct view *v, struct img *img, const struct view *old, struct img_error *err);
+
+#endif
