@@ -6,6 +6,7 @@
  *   crash [...] --drop GROUP...      the same with each flush left out in turn: it must be found
  * out
  *
+ * --first ends the run with the first failure.
  * GROUP: metadata, guest, repair, wrong. Environment: QEMU_IMG, QEMU_IO, TMPDIR, BUILD, SEED,
  * CRASH_STATES.
  */
@@ -73,6 +74,8 @@ int main(int argc, char **argv)
             o.use_qemu = false;
         else if (!strcmp(argv[i], "--drop"))
             o.drop = true;
+        else if (!strcmp(argv[i], "--first"))
+            o.first = true;
         else if (!strcmp(argv[i], "-v"))
             o.verbose = true;
         else
@@ -80,7 +83,7 @@ int main(int argc, char **argv)
     }
     if (i == argc || argv[i][0] == '-') {
         fputs("usage: crash [--states N] [--seed N] [--only WORDS] [--qemu-rows] [--no-qemu]\n"
-              "             [--drop] [-v] GROUP...\n",
+              "             [--drop] [--first] [-v] GROUP...\n",
               stderr);
         return 2;
     }

@@ -12,11 +12,18 @@ enum {
     LOGGED_ZERO_GROW, /* and the file reaches to the end of the range */
     LOGGED_GROW,      /* the file reaches to the end of the range */
     LOGGED_FLUSH,
+    LOGGED_NAME, /* the new file now stands under the name of the old one */
     LOGGED_NOTHING,
 };
 
+enum {
+    LOGGED_FILE,     /* the one that is named in CRASH_RECORD when the program starts */
+    LOGGED_NEW_FILE, /* another that is written */
+    LOGGED_FOLDER,
+};
+
 struct logged {
-    uint32_t kind, unused;
+    uint32_t kind, file;
     uint64_t offset, length;
 };
 

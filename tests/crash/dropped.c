@@ -29,7 +29,7 @@ static bool hunt_state(void *opaque, const struct state *s)
 /* Does flush number N end an epoch in which its file was changed? */
 static bool has_work(const struct log *log, long n)
 {
-    bool work[MAX_FILES] = {0};
+    bool work[FOLDER + 1] = {0};
     for (size_t i = 0; i < log->count; i++) {
         const struct op *o = &log->ops[i];
         if (o->kind == OP_FLUSH && n-- == 0)

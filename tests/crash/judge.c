@@ -71,6 +71,8 @@ static void allow(struct damage *own, const struct damage *d)
 int judge_allow_own(struct judge *j, const struct disk *disks, struct img_error *err)
 {
     struct damage d;
+    if (!disk_is_image(&disks[0]))
+        return 0;
     int ret = check_disks(j->scene, disks, &d, err);
     if (!ret)
         allow(&j->own, &d);
@@ -182,15 +184,10 @@ static void judge_view(const struct judge *j, const struct state *s, struct verd
     img_error_clear(&err);
 }
 
-static bool claims_to_be_an_image(const struct disk *d)
-{
-    return d->size >= 4 && !memcmp(d->data, "QFI\xfb", 4);
-}
-
 bool judge_state(const struct judge *j, const struct state *s, struct verdict *v)
 {
     *v = (struct verdict){0};
-    bool image = claims_to_be_an_image(&s->disks[0]);
+    bool image = disk_is_image(&s->disks[0]);
     if (image && j->checker) /* it works while we look ourselves */
         checker_begin(j->checker, s->disks);
     if (image && !j->qemu_alone)

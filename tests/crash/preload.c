@@ -17,7 +17,7 @@
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,27 +30,44 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int log_fd = -1;
-static struct stat recorded;
+static const char *path;     /* of the file */
+static struct stat recorded; /* the file when the program started; st_ino 0: there was none */
+static struct stat log_itself;
+static ino_t new_file;
 
-/* Both files exist before the program starts. */
 __attribute__((constructor)) static void begin(void)
 {
-    const char *file = getenv("CRASH_RECORD"), *log = getenv("CRASH_LOG");
-    if (file && log && stat(file, &recorded) == 0)
-        log_fd = open(log, O_WRONLY | O_APPEND | O_CLOEXEC);
+    const char *log = getenv("CRASH_LOG");
+    path = getenv("CRASH_RECORD");
+    if (!path || !log)
+        return;
+    (void)stat(path, &recorded);
+    log_fd = open(log, O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (log_fd >= 0)
+        (void)fstat(log_fd, &log_itself);
 }
 
+/* Which file FD is, or -1. */
 static int wanted(int fd)
 {
     struct stat st;
-    return log_fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == recorded.st_dev &&
-           st.st_ino == recorded.st_ino;
+    if (log_fd < 0 || fstat(fd, &st) < 0 || st.st_dev != log_itself.st_dev ||
+        st.st_ino == log_itself.st_ino)
+        return -1;
+    if (S_ISDIR(st.st_mode))
+        return LOGGED_FOLDER;
+    if (!S_ISREG(st.st_mode))
+        return -1;
+    if (st.st_ino == recorded.st_ino)
+        return LOGGED_FILE;
+    new_file = st.st_ino;
+    return LOGGED_NEW_FILE;
 }
 
 /* A log that cannot be written must not look like a short one. */
-static void append(uint32_t kind, uint64_t offset, uint64_t length, const void *data)
+static void append(int file, uint32_t kind, uint64_t offset, uint64_t length, const void *data)
 {
-    struct logged l = {.kind = kind, .offset = offset, .length = length};
+    struct logged l = {.kind = kind, .file = (uint32_t)file, .offset = offset, .length = length};
     struct iovec v[2] = {{&l, sizeof l}, {(void *)data, data ? length : 0}};
     if (writev(log_fd, v, 2) != (ssize_t)(sizeof l + v[1].iov_len)) {
         static const char text[] = "crash preload: cannot write the log\n";
@@ -62,12 +79,12 @@ static void append(uint32_t kind, uint64_t offset, uint64_t length, const void *
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 /* Makes the call and logs it, as one step. GOOD: how to see that it did something. */
-#define RECORDED(call, good, kind, offset, length, data)                                           \
+#define RECORDED(file, call, good, kind, offset, length, data)                                     \
     ({                                                                                             \
         pthread_mutex_lock(&lock);                                                                 \
         __typeof__(call) ret_ = (call);                                                            \
         if (good)                                                                                  \
-            append(kind, (uint64_t)(offset), (uint64_t)(length), data);                            \
+            append(file, kind, (uint64_t)(offset), (uint64_t)(length), data);                      \
         pthread_mutex_unlock(&lock);                                                               \
         ret_;                                                                                      \
     })
@@ -75,21 +92,22 @@ static void append(uint32_t kind, uint64_t offset, uint64_t length, const void *
 #define PWRITE(name)                                                                               \
     ssize_t name(int fd, const void *buf, size_t n, off_t offset)                                  \
     {                                                                                              \
-        if (!wanted(fd))                                                                           \
+        int file = wanted(fd);                                                                     \
+        if (file < 0)                                                                              \
             return REAL(name)(fd, buf, n, offset);                                                 \
-        return RECORDED(REAL(name)(fd, buf, n, offset), ret_ > 0, LOGGED_WRITE, offset, ret_,      \
-                        buf);                                                                      \
+        return RECORDED(file, REAL(name)(fd, buf, n, offset), ret_ > 0, LOGGED_WRITE, offset,      \
+                        ret_, buf);                                                                \
     }
 PWRITE(pwrite)
 PWRITE(pwrite64)
 
-static void append_vector(const struct iovec *v, int count, off_t offset, ssize_t done)
+static void append_vector(int file, const struct iovec *v, int count, off_t offset, ssize_t done)
 {
     for (int i = 0; i < count && done > 0; i++) {
         size_t n = v[i].iov_len < (size_t)done ? v[i].iov_len : (size_t)done;
         done -= (ssize_t)n;
         if (n)
-            append(LOGGED_WRITE, (uint64_t)offset, n, v[i].iov_base);
+            append(file, LOGGED_WRITE, (uint64_t)offset, n, v[i].iov_base);
         offset += (off_t)n;
     }
 }
@@ -97,11 +115,12 @@ static void append_vector(const struct iovec *v, int count, off_t offset, ssize_
 #define PWRITEV(name)                                                                              \
     ssize_t name(int fd, const struct iovec *v, int count, off_t offset)                           \
     {                                                                                              \
-        if (!wanted(fd))                                                                           \
+        int file = wanted(fd);                                                                     \
+        if (file < 0)                                                                              \
             return REAL(name)(fd, v, count, offset);                                               \
         pthread_mutex_lock(&lock);                                                                 \
         ssize_t done = REAL(name)(fd, v, count, offset);                                           \
-        append_vector(v, count, offset, done);                                                     \
+        append_vector(file, v, count, offset, done);                                               \
         pthread_mutex_unlock(&lock);                                                               \
         return done;                                                                               \
     }
@@ -111,24 +130,31 @@ PWRITEV(pwritev64)
 #define TRUNCATE(name)                                                                             \
     int name(int fd, off_t size)                                                                   \
     {                                                                                              \
-        if (!wanted(fd))                                                                           \
+        int file = wanted(fd);                                                                     \
+        if (file < 0)                                                                              \
             return REAL(name)(fd, size);                                                           \
-        return RECORDED(REAL(name)(fd, size), ret_ == 0, LOGGED_TRUNCATE, size, 0, NULL);          \
+        return RECORDED(file, REAL(name)(fd, size), ret_ == 0, LOGGED_TRUNCATE, size, 0, NULL);    \
     }
 TRUNCATE(ftruncate)
 TRUNCATE(ftruncate64)
 
 /* A range made to read as zeroes; or only space for it, which may make the file longer. */
+static uint32_t kind_of_fallocate(int mode)
+{
+    bool keep = mode & FALLOC_FL_KEEP_SIZE;
+    if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+        return keep ? LOGGED_ZERO : LOGGED_ZERO_GROW;
+    return keep ? LOGGED_NOTHING : LOGGED_GROW;
+}
+
 #define FALLOCATE(name)                                                                            \
     int name(int fd, int mode, off_t offset, off_t length)                                         \
     {                                                                                              \
-        if (!wanted(fd))                                                                           \
+        int file = wanted(fd);                                                                     \
+        if (file < 0)                                                                              \
             return REAL(name)(fd, mode, offset, length);                                           \
-        uint32_t kind = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)                       \
-                            ? (mode & FALLOC_FL_KEEP_SIZE ? LOGGED_ZERO : LOGGED_ZERO_GROW)        \
-                            : (mode & FALLOC_FL_KEEP_SIZE ? LOGGED_NOTHING : LOGGED_GROW);         \
-        return RECORDED(REAL(name)(fd, mode, offset, length), ret_ == 0, kind, offset, length,     \
-                        NULL);                                                                     \
+        return RECORDED(file, REAL(name)(fd, mode, offset, length), ret_ == 0,                     \
+                        kind_of_fallocate(mode), offset, length, NULL);                            \
     }
 FALLOCATE(fallocate)
 FALLOCATE(fallocate64)
@@ -136,12 +162,46 @@ FALLOCATE(fallocate64)
 #define SYNC(name)                                                                                 \
     int name(int fd)                                                                               \
     {                                                                                              \
-        if (!wanted(fd))                                                                           \
+        int file = wanted(fd);                                                                     \
+        if (file < 0)                                                                              \
             return REAL(name)(fd);                                                                 \
-        return RECORDED(REAL(name)(fd), ret_ == 0, LOGGED_FLUSH, 0, 0, NULL);                      \
+        return RECORDED(file, REAL(name)(fd), ret_ == 0, LOGGED_FLUSH, 0, 0, NULL);                \
     }
 SYNC(fdatasync)
 SYNC(fsync)
+
+/* After a call that gives names: does the file's name now mean the new one? */
+static void see_name(void)
+{
+    struct stat st;
+    if (log_fd >= 0 && new_file && stat(path, &st) == 0 && st.st_ino == new_file)
+        append(LOGGED_FOLDER, LOGGED_NAME, 0, 0, NULL);
+}
+
+#define NAMING(call)                                                                               \
+    ({                                                                                             \
+        pthread_mutex_lock(&lock);                                                                 \
+        int ret_ = (call);                                                                         \
+        if (ret_ == 0)                                                                             \
+            see_name();                                                                            \
+        pthread_mutex_unlock(&lock);                                                               \
+        ret_;                                                                                      \
+    })
+
+int linkat(int from, const char *old, int to, const char *new, int flags)
+{
+    return NAMING(REAL(linkat)(from, old, to, new, flags));
+}
+
+int rename(const char *old, const char *new)
+{
+    return NAMING(REAL(rename)(old, new));
+}
+
+int renameat2(int from, const char *old, int to, const char *new, unsigned flags)
+{
+    return NAMING(REAL(renameat2)(from, old, to, new, flags));
+}
 
 /* ---- serving ------------------------------------------------------------------------------ */
 

@@ -101,6 +101,7 @@ static void set_environment(void)
     setenv("PRELOAD", path, 1);
     setenv("QEMU_IMG", "qemu-img", 0);
     setenv("QEMU_IO", "qemu-io", 0);
+    setenv("ASAN_OPTIONS", "", 0);
 }
 
 bool run_script(const char *script)

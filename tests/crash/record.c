@@ -115,12 +115,15 @@ static bool read_op(struct log *l, FILE *in, const struct logged *g)
 {
     static const enum op_kind kinds[] = {
         [LOGGED_WRITE] = OP_WRITE,    [LOGGED_TRUNCATE] = OP_TRUNCATE, [LOGGED_ZERO] = OP_ZERO,
-        [LOGGED_ZERO_GROW] = OP_ZERO, [LOGGED_GROW] = OP_GROW,         [LOGGED_FLUSH] = OP_FLUSH};
+        [LOGGED_ZERO_GROW] = OP_ZERO, [LOGGED_GROW] = OP_GROW,         [LOGGED_FLUSH] = OP_FLUSH,
+        [LOGGED_NAME] = OP_NAME};
     if (g->kind == LOGGED_NOTHING)
         return true;
-    if (g->kind > LOGGED_NOTHING || g->length > 1u << 30 || g->offset > 1u << 30)
+    if (g->kind > LOGGED_NOTHING || g->length > 1u << 30 || g->offset > 1u << 30 ||
+        g->file > FOLDER)
         return false;
-    struct op o = {.kind = kinds[g->kind], .offset = g->offset, .length = g->length};
+    struct op o = {
+        .kind = kinds[g->kind], .file = g->file, .offset = g->offset, .length = g->length};
     if (o.kind == OP_WRITE) {
         o.data = must(malloc(o.length));
         if (fread(o.data, 1, o.length, in) != o.length) {
@@ -133,24 +136,29 @@ static bool read_op(struct log *l, FILE *in, const struct logged *g)
     return true;
 }
 
-/* A hole that is punched past the end of the file changes nothing there. */
-static void cut_holes(struct log *l)
+/* A hole that is punched past the end of the file changes nothing there. NOW: what the files are at
+ * the end. */
+static void cut_holes(struct log *l, struct disk *now)
 {
-    struct disk now = {0};
-    disk_set(&now, l->start[0].data, l->start[0].size);
     for (size_t i = 0; i < l->count; i++) {
         struct op *o = &l->ops[i];
-        if (o->kind == OP_ZERO && o->offset + o->length > now.size)
-            o->length = o->offset < now.size ? now.size - o->offset : 0;
-        disk_apply(&now, o);
+        if (o->kind == OP_NAME)
+            disk_set(&now[0], now[1].data, now[1].size);
+        if (o->file == FOLDER)
+            continue;
+        size_t size = now[o->file].size;
+        if (o->kind == OP_ZERO && o->offset + o->length > size)
+            o->length = o->offset < size ? size - o->offset : 0;
+        disk_apply(&now[o->file], o);
     }
-    disk_free(&now);
 }
 
-bool log_read(struct log *l, const char *path, const struct disk *start)
+bool log_read(struct log *l, const char *path, const struct disk *start, struct disk *end)
 {
-    *l = (struct log){.files = 1};
+    struct disk now[MAX_FILES] = {0};
+    *l = (struct log){.files = MAX_FILES};
     disk_set(&l->start[0], start->data, start->size);
+    disk_set(&now[0], start->data, start->size);
     FILE *in = fopen(path, "rb");
     bool good = in != NULL;
     struct logged g;
@@ -159,15 +167,21 @@ bool log_read(struct log *l, const char *path, const struct disk *start)
         bool grows = g.kind == LOGGED_ZERO_GROW; /* first longer, then zeroed: as one step */
         good = got == sizeof g;
         if (good && grows)
-            log_add(l, &(struct op){.kind = OP_GROW, .offset = g.offset, .length = g.length});
+            log_add(l,
+                    &(struct op){
+                        .kind = OP_GROW, .file = g.file, .offset = g.offset, .length = g.length});
         good = good && read_op(l, in, &g);
     }
     if (in)
         fclose(in);
     if (good)
-        cut_holes(l);
+        cut_holes(l, now);
     else
         log_free(l);
+    if (good && end)
+        disk_set(end, now[0].data, now[0].size);
+    for (unsigned i = 0; i < MAX_FILES; i++)
+        disk_free(&now[i]);
     return good;
 }
 

@@ -7,8 +7,11 @@
 
 #include "lib/file.h"
 
-/* The image and its external data file. */
-enum { MAX_FILES = 2, SECTOR = 512 };
+/*
+ * The image and its external data file; or what stands under the image's name and a new file that
+ * will come to stand there (OP_NAME), which is on disk when the folder is.
+ */
+enum { MAX_FILES = 2, FOLDER = 2, SECTOR = 512 };
 
 /* What a file holds. All 0: an empty one. */
 struct disk {
@@ -22,6 +25,7 @@ enum op_kind {
     OP_ZERO, /* makes the file longer where it reaches past the end */
     OP_GROW, /* the file reaches at least to the end of the range; contents stay */
     OP_FLUSH,
+    OP_NAME,
     OP_STEP, /* not a call: the program was told that step number OFFSET is done */
 };
 
@@ -63,8 +67,9 @@ void disk_apply_sectors(struct disk *d, const struct op *o, size_t first, size_t
 void log_add(struct log *l, const struct op *o);
 void log_free(struct log *l);
 
-/* A log that preload.c wrote. START is what the file held. False: it is not one. */
-bool log_read(struct log *l, const char *path, const struct disk *start);
+/* A log that preload.c wrote. START is what the file held. END (may be NULL) becomes what stands
+ * under its name. False: it is no log. */
+bool log_read(struct log *l, const char *path, const struct disk *start, struct disk *end);
 
 /* START (COUNT files) is copied. */
 void recorder_init(struct recorder *r, const struct disk *start, unsigned count);

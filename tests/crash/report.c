@@ -47,7 +47,7 @@ static bool try_state(void *opaque, const struct state *s)
     t->tally.leaked += v.leaked;
     t->tally.neither += v.neither;
     show(t, s, &v);
-    return true;
+    return !t->report->settings->first || (t->subject->flags & EXPECT_BAD);
 }
 
 static void add_tally(struct tally *sum, const struct tally *t)
@@ -108,57 +108,108 @@ static void judge_run(struct report *r, struct row *row, const struct subject *s
                        t.leaked, t.neither);
 }
 
-static void run_ours(struct report *r, struct row *row, const struct subject *s,
-                     const struct scene *scene, struct checker *checker)
-{
-    struct img_error err = IMG_ERROR_INIT;
-    struct judge j = {.scene = scene, .checker = checker};
+/* A recorded run on its way to the judge. */
+struct run {
     struct stage stage;
-    if (stage_run(&stage, s, scene, &j, r->settings->seed, &err) < 0)
-        report_failure(r, s, "%s", img_error_message(&err));
+    struct log *log;
+    struct log script_log;
+    struct disk end;
+    struct judge judge;
+    bool good;
+    struct img_error err;
+};
+
+static void end_run(struct run *u)
+{
+    recorder_free(&u->stage.recorder);
+    log_free(&u->script_log);
+    disk_free(&u->end);
+    judge_free(&u->judge);
+    img_error_clear(&u->err);
+}
+
+/* The files that scene_make has left are used up by one script. */
+static void record(struct run *u, const char *script, unsigned flags, const struct scene *scene)
+{
+    *u = (struct run){.judge.scene = scene};
+    u->log = &u->script_log;
+    u->good = record_script(u->log, &u->end, script, flags, scene, &u->judge, &u->err) == 0;
+}
+
+static void settle(struct run *u, unsigned flags, struct checker *checker)
+{
+    u->judge.checker = checker;
+    u->good = u->good && stage_settle(&u->judge, &u->end, flags, &u->err) == 0;
+}
+
+static void run_ours(struct report *r, struct row *row, const struct subject *s, struct run *u)
+{
+    if (!u->good)
+        report_failure(r, s, "%s", img_error_message(&u->err));
     else if (r->settings->drop)
-        report_dropped(r, row, s, &stage.recorder.log, &j);
+        report_dropped(r, row, s, u->log, &u->judge);
     else
-        judge_run(r, row, s, &stage.recorder.log, &j);
-    recorder_free(&stage.recorder);
-    judge_free(&j);
-    img_error_clear(&err);
+        judge_run(r, row, s, u->log, &u->judge);
 }
 
 /* What QEMU does is worth knowing, never a failure. */
-static void judge_theirs(struct report *r, struct row *row, const struct subject *s,
-                         const struct log *log, const struct judge *j)
+static void run_theirs(struct report *r, struct row *row, const struct subject *s, struct run *u)
 {
-    struct tally t = try_all(r, s, log, j, true);
+    u->judge.qemu_alone = true;
+    if (!u->good) {
+        printf("QEMU's own %s (%s) cannot be measured: %s\n", s->command, s->image,
+               img_error_message(&u->err));
+        return;
+    }
+    struct tally t = try_all(r, s, u->log, &u->judge, true);
     add_tally(&row->theirs, &t);
     row->has_theirs = true;
+}
+
+static void try_subject(struct report *r, struct row *row, const struct subject *s,
+                        const struct scene *scene, struct run *theirs, struct run *ours)
+{
+    struct checker *checker = r->settings->use_qemu ? checker_start(scene->files, &scene->base)
+                                                    : NULL;
+    if (s->run) {
+        *ours = (struct run){.judge = {.scene = scene, .checker = checker}};
+        ours->log = &ours->stage.recorder.log;
+        ours->good = stage_run(&ours->stage, s, scene, &ours->judge, r->settings->seed,
+                               &ours->err) == 0;
+    } else {
+        settle(ours, s->flags, checker);
+    }
+    run_ours(r, row, s, ours);
+    if (theirs->log) {
+        settle(theirs, s->flags | DAMAGED, checker);
+        run_theirs(r, row, s, theirs);
+    }
+    checker_stop(checker);
 }
 
 void report_subject(struct report *r, const struct subject *s)
 {
     const struct settings *o = r->settings;
+    if (o->first && r->failures)
+        return;
     if (o->only && !strstr(s->command, o->only) && !strstr(s->image, o->only))
         return;
-    struct img_error err = IMG_ERROR_INIT;
     struct scene scene;
-    struct log log = {0};
-    struct row *row = row_of(r, s->command);
+    struct run theirs = {0}, ours = {0};
+    bool compare = o->qemu_rows && o->use_qemu && s->qemu;
     scene_make(&scene, s->image);
-    struct judge theirs = {.scene = &scene};
-    bool recorded = o->qemu_rows && s->qemu && record_qemu(&log, s, &scene, &theirs, &err);
-    if (o->qemu_rows && s->qemu && !recorded)
-        printf("qemu's own %s (%s) cannot be measured: %s\n", s->command, s->image,
-               img_error_message(&err));
-    struct checker *checker = o->use_qemu ? checker_start(scene.files, &scene.base) : NULL;
-    run_ours(r, row, s, &scene, checker);
-    theirs.checker = checker;
-    if (recorded)
-        judge_theirs(r, row, s, &log, &theirs);
-    checker_stop(checker);
-    log_free(&log);
-    judge_free(&theirs);
+    if (compare)
+        record(&theirs, s->qemu, s->flags, &scene);
+    if (!s->run && compare) {
+        scene_free(&scene);
+        scene_make(&scene, s->image);
+    }
+    if (!s->run)
+        record(&ours, s->script, s->flags, &scene);
+    try_subject(r, row_of(r, s->command), s, &scene, &theirs, &ours);
+    end_run(&theirs);
+    end_run(&ours);
     scene_free(&scene);
-    img_error_clear(&err);
     fflush(stdout);
 }
 

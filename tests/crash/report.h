@@ -9,6 +9,7 @@ struct settings {
     size_t states;    /* a subject, about */
     const char *only; /* subjects whose command or image has these words */
     bool use_qemu, qemu_rows, drop, verbose;
+    bool first; /* one failure is enough */
 };
 
 struct tally {

@@ -37,11 +37,12 @@ int stage_step(struct stage *s, bool atomic, bool durable, struct img_error *err
 {
     struct judge *j = s->judge;
     int ret;
-    if (durable || !s->img)
+    bool readable = s->img && !(s->img->flags & IMG_OPEN_NO_DATA);
+    if (durable || !readable)
         ret = judge_add_version(j, s->recorder.now, atomic, err);
     else
         ret = add_open_version(s, atomic, err);
-    if (!ret && durable && s->img)
+    if (!ret && durable && readable)
         ret = compare_with_handle(s, &j->versions[j->count - 1], err);
     if (ret < 0)
         return img_prefix(err, ret, "after step %u: ", j->count);
@@ -50,23 +51,28 @@ int stage_step(struct stage *s, bool atomic, bool durable, struct img_error *err
 }
 
 /* A clean run starts and ends with images that nobody finds fault with. */
-static int settle_own(struct stage *s, unsigned flags, struct img_error *err)
+int stage_settle(struct judge *j, const struct disk *end, unsigned flags, struct img_error *err)
 {
-    struct judge *j = s->judge;
-    int ret = judge_allow_own(j, s->scene->disks, err);
+    int ret = judge_allow_own(j, j->scene->disks, err);
     if (!ret)
-        ret = judge_allow_own(j, s->recorder.now, err);
+        ret = judge_allow_own(j, end, err);
     bool clean = !(j->own.corruptions | j->own.leaks | j->own_qemu.corruptions | j->own_qemu.leaks);
     if (!ret && !clean && !(flags & (DAMAGED | EXPECT_BAD)))
         ret = img_fail(err, EIO, "it is damaged when nothing has failed");
     return ret;
 }
 
-static int open_stage(struct stage *s, struct img_error *err)
+static void set_rules(struct judge *j, unsigned flags)
+{
+    j->may_leak = flags & MAY_LEAK;
+    j->may_be_none = flags & ON_DEVICE;
+}
+
+static int open_stage(struct stage *s, unsigned flags, struct img_error *err)
 {
     struct file *data = s->scene->files > 1 ? record_open(&s->recorder, 1, "data.raw") : NULL;
     return scene_open(&s->img, s->scene, record_open(&s->recorder, 0, "image.qcow2"), data,
-                      IMG_OPEN_WRITE, err);
+                      IMG_OPEN_WRITE | flags, err);
 }
 
 int stage_run(struct stage *s, const struct subject *what, const struct scene *scene,
@@ -75,41 +81,43 @@ int stage_run(struct stage *s, const struct subject *what, const struct scene *s
     *s = (struct stage){.judge = judge, .scene = scene, .seed = seed};
     recorder_init(&s->recorder, scene->disks, scene->files);
     s->recorder.device = what->flags & ON_DEVICE;
-    judge->may_leak = what->flags & MAY_LEAK;
-    judge->may_be_none = what->flags & ON_DEVICE;
+    set_rules(judge, what->flags);
     int ret = judge_add_version(judge, scene->disks, true, err);
     if (!ret && !(what->flags & ON_DEVICE))
-        ret = open_stage(s, err);
+        ret = open_stage(s, what->flags & DAMAGED ? IMG_OPEN_CHECK : 0, err);
     if (!ret)
         ret = what->run(s, err);
     img_close(s->img);
     s->img = NULL;
-    return ret < 0 ? ret : settle_own(s, what->flags, err);
+    return ret < 0 ? ret : stage_settle(judge, s->recorder.now, what->flags, err);
 }
 
-bool record_qemu(struct log *log, const struct subject *what, const struct scene *scene,
-                 struct judge *judge, struct img_error *err)
+int record_script(struct log *log, struct disk *end, const char *text, unsigned flags,
+                  const struct scene *scene, struct judge *judge, struct img_error *err)
 {
     static const char prepare[] =
         ": >calls.log\n"
-        "P=\"env LD_PRELOAD=$PRELOAD CRASH_RECORD=image.qcow2 CRASH_LOG=calls.log\"\n";
+        "P=\"env LD_PRELOAD=$PRELOAD CRASH_RECORD=image.qcow2 CRASH_LOG=calls.log "
+        "ASAN_OPTIONS=verify_asan_link_order=0:$ASAN_OPTIONS\"\n";
     char *script, *path;
-    struct disk end = {0};
-    if (asprintf(&script, "%s%s", prepare, what->qemu) < 0 ||
+    if (asprintf(&script, "%s%s", prepare, text) < 0 ||
         asprintf(&path, "%s/calls.log", work_folder()) < 0)
         exit(1);
-    bool done = run_script(script) && log_read(log, path, &scene->disks[0]) &&
-                read_work_file(&end, "image.qcow2");
+    bool done = run_script(script) && log_read(log, path, &scene->disks[0], end);
     free(script);
     free(path);
-    judge->may_leak = what->flags & MAY_LEAK;
-    judge->qemu_alone = true;
-    bool atomic = !(what->flags & MAY_LEAK);
-    done = done && judge_add_version(judge, scene->disks, true, err) == 0 &&
-           judge_add_version(judge, &end, atomic, err) == 0 &&
-           judge_allow_own(judge, scene->disks, err) == 0 && judge_allow_own(judge, &end, err) == 0;
-    if (done)
-        log_add(log, &(struct op){.kind = OP_STEP, .offset = 1, .durable = true});
-    disk_free(&end);
-    return done;
+    if (!done)
+        return img_fail(err, EIO, "this script fails: %s", text);
+    struct disk now = {0};
+    bool same = read_work_file(&now, "image.qcow2") && now.size == end->size &&
+                (!now.size || !memcmp(now.data, end->data, now.size));
+    disk_free(&now);
+    if (!same)
+        return img_fail(err, EIO, "not all calls of this script were recorded: %s", text);
+    set_rules(judge, flags);
+    int ret = judge_add_version(judge, scene->disks, true, err);
+    if (!ret)
+        ret = judge_add_version(judge, end, !(flags & MAY_LEAK), err);
+    log_add(log, &(struct op){.kind = OP_STEP, .offset = 1, .durable = true});
+    return ret;
 }

@@ -23,6 +23,7 @@ struct walk {
     void *opaque;
     struct states_count *count;
     struct disk durable[MAX_FILES], work[MAX_FILES];
+    bool named; /* durably: the second file stands in the place of the first */
     size_t *pending, pending_count;
     struct part *parts;
     unsigned lo, done; /* steps: durable, reported */
@@ -116,12 +117,18 @@ static void apply_part(struct disk *d, const struct op *o, const struct part *p)
 static uint64_t put_together(struct walk *w)
 {
     uint64_t hash = 0;
+    bool named = w->named;
     for (unsigned i = 0; i < w->log->files; i++)
         disk_set(&w->work[i], w->durable[i].data, w->durable[i].size);
     for (size_t i = 0; i < w->pending_count; i++) {
         const struct op *o = &w->log->ops[w->pending[i]];
-        apply_part(&w->work[o->file], o, &w->parts[i]);
+        if (o->kind == OP_NAME)
+            named |= w->parts[i].what == WHOLE;
+        else
+            apply_part(&w->work[o->file], o, &w->parts[i]);
     }
+    if (named)
+        disk_set(&w->work[0], w->work[1].data, w->work[1].size);
     for (unsigned i = 0; i < w->log->files; i++)
         hash = hash_bytes(hash + w->work[i].size, w->work[i].data, w->work[i].size);
     return hash;
@@ -290,6 +297,8 @@ static void make_durable(struct walk *w, unsigned file)
         const struct op *o = &w->log->ops[w->pending[i]];
         if (o->file != file)
             w->pending[left++] = w->pending[i];
+        else if (o->kind == OP_NAME)
+            w->named = true;
         else if (!w->measuring)
             disk_apply(&w->durable[file], o);
     }
@@ -309,6 +318,7 @@ static bool walk_log(struct walk *w)
     long flush = 0;
     bool go_on = true;
     w->pending_count = 0;
+    w->named = false;
     w->lo = w->done = 0;
     for (size_t i = 0; i < w->log->count && go_on; i++) {
         const struct op *o = &w->log->ops[i];
@@ -373,7 +383,11 @@ static void print_op(FILE *out, const struct op *o)
                                         [OP_TRUNCATE] = "truncate to",
                                         [OP_ZERO] = "zero",
                                         [OP_GROW] = "grow over"};
-    fprintf(out, "%s%s %#" PRIx64, o->file ? "data file: " : "", names[o->kind], o->offset);
+    if (o->kind == OP_NAME) {
+        fputs("give the second file the name of the first", out);
+        return;
+    }
+    fprintf(out, "%s%s %#" PRIx64, o->file ? "second file: " : "", names[o->kind], o->offset);
     if (o->kind != OP_TRUNCATE)
         fprintf(out, "+%#" PRIx64, o->length);
 }

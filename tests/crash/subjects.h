@@ -24,10 +24,11 @@ struct subject {
     const char *command; /* the row of the report that it counts for */
     const char *image;   /* name of its start image */
     unsigned flags;      /* enum subject_flags, or-ed */
+    /* Does it by calling the library, or, where it is NULL, the script does: shell commands that
+     * change image.qcow2; $P before one has its calls recorded. */
     int (*run)(struct stage *s, struct img_error *err);
-    /* The same done by QEMU's programs, a shell script that changes image.qcow2; NULL: it cannot
-     * be. $P before a command has its calls recorded. */
-    const char *qemu;
+    const char *script;
+    const char *qemu;   /* the same done by QEMU's programs; NULL: it cannot be */
     const char *expect; /* EXPECT_BAD: "corrupt", "leaked" or "neither", which must come */
 };
 
@@ -42,9 +43,16 @@ int stage_step(struct stage *s, bool atomic, bool durable, struct img_error *err
 int stage_run(struct stage *s, const struct subject *what, const struct scene *scene,
               struct judge *judge, uint64_t seed, struct img_error *err);
 
-/* The same by QEMU's programs, right after scene_make. False: it cannot be recorded. */
-bool record_qemu(struct log *log, const struct subject *what, const struct scene *scene,
-                 struct judge *judge, struct img_error *err);
+/*
+ * The same by SCRIPT, right after scene_make; the versions are for stage_settle, as JUDGE may not
+ * have its checker yet.
+ */
+int record_script(struct log *log, struct disk *end, const char *script, unsigned flags,
+                  const struct scene *scene, struct judge *judge, struct img_error *err);
+
+/* Lets the states have what is wrong with the images before and after, if FLAGS allow them any. */
+int stage_settle(struct judge *judge, const struct disk *end, unsigned flags,
+                 struct img_error *err);
 
 /* images.c: makes a start image by its name. */
 void scene_make(struct scene *s, const char *name);

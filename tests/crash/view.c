@@ -204,7 +204,7 @@ bool view_equal(const struct view *a, const struct view *b)
            !memcmp(a->guest, b->guest, a->size);
 }
 
-static bool claims_to_be_an_image(const struct disk *d)
+bool disk_is_image(const struct disk *d)
 {
     return d->size >= 4 && !memcmp(d->data, "QFI\xfb", 4);
 }
@@ -213,7 +213,7 @@ int view_take(struct view *v, const struct scene *s, const struct disk *disks,
               struct img_error *err)
 {
     struct img *img = NULL;
-    *v = (struct view){.image = claims_to_be_an_image(&disks[0])};
+    *v = (struct view){.image = disk_is_image(&disks[0])};
     if (!v->image)
         return 0;
     int ret = scene_look(&img, s, disks, 0, err);

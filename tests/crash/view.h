@@ -22,6 +22,9 @@ int scene_open(struct img **out, const struct scene *s, struct file *image, stru
 int scene_look(struct img **out, const struct scene *s, const struct disk *disks, unsigned flags,
                struct img_error *err);
 
+/* Does the file at least claim to be an image? */
+bool disk_is_image(const struct disk *d);
+
 struct view {
     bool image;     /* false: the file does not even claim to be one */
     char *info;     /* size, features, names, lists of snapshots and bitmaps */
