@@ -59,13 +59,19 @@ void report_dropped(struct report *r, struct row *row, const struct subject *s,
         }
         states_each(log, &o, hunt_state, &h, &count);
         row->found += h.found;
-        row->missed += !h.found;
-        if (!h.found)
+        row->needless += !h.found && s->needless;
+        row->missed += !h.found && !s->needless;
+        if (!h.found && s->needless)
+            printf("%s (%s): flush %ld may be left out: %s\n", s->command, s->image, n,
+                   s->needless);
+        else if (!h.found)
             report_failure(r, s, "flush %ld of %ld is not needed or not seen (%zu states)", n,
                            log_flushes(log), count.distinct);
         else if (r->settings->verbose)
             printf("%s (%s): without flush %ld: %s\n", s->command, s->image, n, h.why);
     }
+    if (r->settings->verbose)
+        log_print(stdout, log);
     j->checker = checker;
     row->runs++;
 }

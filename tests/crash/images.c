@@ -44,6 +44,9 @@ static const struct recipe {
      BASE("128k") CREATE("cluster_size=4k,backing_file=base.raw,backing_fmt=raw", "128k")
          IO("-c 'write -P 1 8k 6k' -c 'write -c -P 2 20k 4k' -c 'write -c -P 7 24k 4k' "
             "-c 'write -z 64k 8k'")},
+    {"long backing name, 1 KiB clusters",
+     BASE("128k") "long=$(printf './%.0s' $(seq 200))base.raw\n" CREATE(
+         "cluster_size=1k,backing_file=$long,backing_fmt=raw", "128k") IO("-c 'write -P 1 8k 6k'")},
     {"1-bit refcounts", CREATE("cluster_size=1k,refcount_bits=1", "128k")
                             IO("-c 'write -P 1 0 30k' -c 'write -P 3 80k 7k' -c 'discard 10k 3k'")},
     {"64-bit refcounts, snapshot", CREATE("cluster_size=1k,refcount_bits=64", "128k")

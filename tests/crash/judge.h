@@ -18,6 +18,7 @@ struct judge {
     unsigned count;
     bool may_leak;
     bool may_be_none; /* a device in the middle of being written is no image */
+    bool only_after;  /* nothing is promised while a step runs */
     bool qemu_alone;  /* the library's own check, which sees more, is not asked */
     /* what the images before and after the run have of their own, and its states may have too */
     struct damage own, own_qemu;

@@ -242,11 +242,12 @@ static void print_states(const struct report *r)
 
 static void print_dropped(const struct report *r)
 {
-    printf("%-28s %8s %8s %8s %8s\n", "a flush left out", "flushes", "idle", "found", "missed");
+    printf("%-28s %8s %8s %8s %8s %8s\n", "each flush left out", "flushes", "idle", "found",
+           "needless", "missed");
     for (size_t i = 0; i < r->count; i++) {
         const struct row *row = &r->rows[i];
-        printf("%-28s %8zu %8zu %8zu %8zu\n", row->command, row->flushes, row->idle, row->found,
-               row->missed);
+        printf("%-28s %8zu %8zu %8zu %8zu %8zu\n", row->command, row->flushes, row->idle,
+               row->found, row->needless, row->missed);
     }
 }
 

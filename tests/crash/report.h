@@ -24,7 +24,7 @@ struct row {
     unsigned runs;
     struct tally ours, theirs;
     bool has_theirs;
-    size_t flushes, idle, found, missed; /* of --drop */
+    size_t flushes, idle, found, needless, missed; /* of --drop */
 };
 
 struct report {

@@ -65,6 +65,7 @@ int stage_settle(struct judge *j, const struct disk *end, unsigned flags, struct
 static void set_rules(struct judge *j, unsigned flags)
 {
     j->may_leak = flags & MAY_LEAK;
+    j->only_after = flags & ONLY_AFTER;
     j->may_be_none = flags & ON_DEVICE;
 }
 

@@ -392,6 +392,22 @@ static void print_op(FILE *out, const struct op *o)
         fprintf(out, "+%#" PRIx64, o->length);
 }
 
+void log_print(FILE *out, const struct log *l)
+{
+    long flush = 0;
+    for (size_t i = 0; i < l->count; i++) {
+        const struct op *o = &l->ops[i];
+        fputs("    ", out);
+        if (o->kind == OP_FLUSH)
+            fprintf(out, "flush %ld of file %u", flush++, o->file);
+        else if (o->kind == OP_STEP)
+            fprintf(out, "step %" PRIu64 " is done%s", o->offset, o->durable ? " and durable" : "");
+        else
+            print_op(out, o);
+        fputc('\n', out);
+    }
+}
+
 void state_print(FILE *out, const struct log *l, const struct state *s)
 {
     const struct choice *c = s->choice;

@@ -48,6 +48,8 @@ bool states_each(const struct log *l, const struct states_options *options, stat
 /* Which calls made the state, in words. */
 void state_print(FILE *out, const struct log *l, const struct state *s);
 
+void log_print(FILE *out, const struct log *l);
+
 /* Flushes in the log. */
 long log_flushes(const struct log *l);
 

@@ -17,6 +17,7 @@ enum subject_flags {
     MAY_LEAK = 1 << 0,
     DAMAGED = 1 << 1,    /* the start image is broken on purpose */
     ON_DEVICE = 1 << 2,  /* the image is written in place, from nothing: stage->img is NULL */
+    ONLY_AFTER = 1 << 4, /* nothing is promised while it runs */
     EXPECT_BAD = 1 << 3, /* a writer that is wrong on purpose: to see that it is found out */
 };
 
@@ -28,8 +29,9 @@ struct subject {
      * change image.qcow2; $P before one has its calls recorded. */
     int (*run)(struct stage *s, struct img_error *err);
     const char *script;
-    const char *qemu;   /* the same done by QEMU's programs; NULL: it cannot be */
-    const char *expect; /* EXPECT_BAD: "corrupt", "leaked" or "neither", which must come */
+    const char *qemu;     /* the same done by QEMU's programs; NULL: it cannot be */
+    const char *expect;   /* EXPECT_BAD: "corrupt", "leaked" or "neither", which must come */
+    const char *needless; /* why some flushes of it may be left out; NULL: none may */
 };
 
 /* Ends with one whose command is NULL. */

@@ -57,6 +57,47 @@ static int move_all(struct stage *s, struct img_error *err)
     return ret < 0 ? ret : move_tables(s, false, err); /* into the space that has become free */
 }
 
+/* ---- the header's names ------------------------------------------------------------------- */
+
+/* The backing file's name again, with DOTS times "./" before it. */
+static int name_backing(struct stage *s, unsigned dots, struct img_error *err)
+{
+    struct transaction t;
+    char name[1100] = "";
+    for (unsigned i = 0; i < dots; i++)
+        strcat(name, "./");
+    strcat(name, "base.raw");
+    int ret = tx_begin(&t, qcow2_of(s), err);
+    if (ret < 0)
+        return ret;
+    t.parts.backing = name;
+    t.parts_changed = true;
+    ret = tx_commit(&t, err);
+    tx_end(&t);
+    if (ret < 0)
+        return ret;
+    struct layer *l = s->img->layers[0]; /* the layer's own copy is its owner's to change */
+    free(l->backing_name);
+    l->backing_name = must(strdup(name));
+    return stage_step(s, true, true, err);
+}
+
+/* Short, into the second sector, far behind it, and back. */
+static int change_names(struct stage *s, struct img_error *err)
+{
+    static const unsigned dots[] = {40, 200, 480, 100, 0};
+    int ret = 0;
+    for (size_t i = 0; i < sizeof dots / sizeof *dots && !ret; i++)
+        ret = name_backing(s, dots[i], err);
+    return ret;
+}
+
+/* From one long name to another where there is no room for both. */
+static int change_long_name(struct stage *s, struct img_error *err)
+{
+    return name_backing(s, 240, err);
+}
+
 /* ---- create in place ---------------------------------------------------------------------- */
 
 static int create_on_device(struct stage *s, const char *options, struct img_error *err)
@@ -103,22 +144,30 @@ static int create_overlay(struct stage *s, struct img_error *err)
     return create_on_device(s, strcat(options, "base.raw"), err);
 }
 
+#define FEATURE_NAMES                                                                              \
+    "while it is not done, the table of feature names may be cut, which only words depend on"
+
 const struct subject metadata_subjects[] = {
-    {"transaction", "512-byte clusters, 2 snapshots", 0, move_l1, NULL, NULL, NULL},
-    {"transaction", "512-byte clusters, 2 snapshots", 0, move_all, NULL, NULL, NULL},
-    {"transaction", "64 KiB clusters, snapshot, bitmap", 0, move_all, NULL, NULL, NULL},
-    {"transaction", "version 2, snapshots", 0, move_all, NULL, NULL, NULL},
-    {"transaction", "extended L2, backing file, snapshot", 0, move_all, NULL, NULL, NULL},
-    {"transaction", "1-bit refcounts", 0, move_all, NULL, NULL, NULL},
-    {"transaction", "64-bit refcounts, snapshot", 0, move_all, NULL, NULL, NULL},
-    {"transaction", "external data file", 0, move_all, NULL, NULL, NULL},
-    {"create", "a device with an old image", ON_DEVICE, create_small, NULL, NULL, NULL},
-    {"create", "a device with an old image", ON_DEVICE, create_preallocated, NULL, NULL, NULL},
-    {"create", "a device with an old image", ON_DEVICE, create_default, NULL, NULL, NULL},
-    {"create", "a device with an old image", ON_DEVICE, create_overlay, NULL, NULL, NULL},
-    {"create, new name", "no file", 0, NULL, "$P $IMGTOOL create -q -f qcow2 image.qcow2 1M", NULL,
-     NULL},
-    {"create, old name", "plain, 4 KiB clusters", 0, NULL,
-     "$P $IMGTOOL create -q -f qcow2 -o cluster_size=512 image.qcow2 100k", NULL, NULL},
+    {"transaction", "512-byte clusters, 2 snapshots", .run = move_l1},
+    {"transaction", "512-byte clusters, 2 snapshots", .run = move_all},
+    {"transaction", "64 KiB clusters, snapshot, bitmap", .run = move_all},
+    {"transaction", "version 2, snapshots", .run = move_all},
+    {"transaction", "extended L2, backing file, snapshot", .run = move_all},
+    {"transaction", "1-bit refcounts", .run = move_all},
+    {"transaction", "64-bit refcounts, snapshot", .run = move_all},
+    {"transaction", "external data file", .run = move_all},
+    {"header names", "backing file, compressed clusters", .run = change_names,
+     .needless = FEATURE_NAMES},
+    {"header names", "extended L2, backing file, snapshot", .run = change_names,
+     .needless = FEATURE_NAMES},
+    {"header names, 1 KiB clusters", "long backing name, 1 KiB clusters", ONLY_AFTER,
+     .run = change_long_name},
+    {"create on a device", "a device with an old image", ON_DEVICE, .run = create_small},
+    {"create on a device", "a device with an old image", ON_DEVICE, .run = create_preallocated},
+    {"create on a device", "a device with an old image", ON_DEVICE, .run = create_default},
+    {"create on a device", "a device with an old image", ON_DEVICE, .run = create_overlay},
+    {"create", "no file", .script = "$P $IMGTOOL create -q -f qcow2 image.qcow2 1M"},
+    {"create", "plain, 4 KiB clusters",
+     .script = "$P $IMGTOOL create -q -f qcow2 -o cluster_size=512 image.qcow2 100k"},
     {0},
 };

@@ -152,14 +152,17 @@ static int lying_flush(struct stage *s, struct img_error *err)
 }
 
 const struct subject wrong_subjects[] = {
-    {"size in two steps", "plain, 4 KiB clusters", EXPECT_BAD, two_steps, NULL, NULL, "neither"},
-    {"no flush at the end", "plain, 4 KiB clusters", EXPECT_BAD, no_flush_at_the_end, NULL, NULL,
-     "neither"},
-    {"L1 table in place", "plain, 4 KiB clusters", EXPECT_BAD, l1_in_place, NULL, NULL, "corrupt"},
-    {"counted before it is used", "plain, 4 KiB clusters", EXPECT_BAD, counted_in_place, NULL, NULL,
-     "leaked"},
-    {"a table that can be torn", "plain, 4 KiB clusters", EXPECT_BAD, torn_table, NULL, NULL,
-     "corrupt"},
-    {"a flush that lies", "plain, 4 KiB clusters", EXPECT_BAD, lying_flush, NULL, NULL, "neither"},
+    {"size in two steps", "plain, 4 KiB clusters", .flags = EXPECT_BAD, .run = two_steps,
+     .expect = "neither"},
+    {"no flush at the end", "plain, 4 KiB clusters", .flags = EXPECT_BAD,
+     .run = no_flush_at_the_end, .expect = "neither"},
+    {"L1 table in place", "plain, 4 KiB clusters", .flags = EXPECT_BAD, .run = l1_in_place,
+     .expect = "corrupt"},
+    {"counted before it is used", "plain, 4 KiB clusters", .flags = EXPECT_BAD,
+     .run = counted_in_place, .expect = "leaked"},
+    {"a table that can be torn", "plain, 4 KiB clusters", .flags = EXPECT_BAD, .run = torn_table,
+     .expect = "corrupt"},
+    {"a flush that lies", "plain, 4 KiB clusters", .flags = EXPECT_BAD, .run = lying_flush,
+     .expect = "neither"},
     {0},
 };
