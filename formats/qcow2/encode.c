@@ -144,10 +144,12 @@ int qcow2_encode_header(uint8_t *cluster, const struct qcow2_header *header,
     h.length = (uint32_t)(known + parts->fields_length);
     put_extensions(&w, &h, parts);
     h.backing_offset = h.backing_size = 0;
+    size_t used = (size_t)(w.at - cluster);
+    if (used < parts->backing_from && parts->gap)
+        put_bytes(&w, parts->gap + used, parts->backing_from - used);
+    else if (used < parts->backing_from && parts->backing)
+        take(&w, parts->backing_from - used);
     if (parts->backing) {
-        size_t used = (size_t)(w.at - cluster);
-        if (used < parts->backing_from)
-            take(&w, parts->backing_from - used);
         h.backing_size = (uint32_t)strlen(parts->backing);
         h.backing_offset = (uint64_t)(w.at - cluster);
         put_bytes(&w, (const uint8_t *)parts->backing, h.backing_size);

@@ -14,6 +14,8 @@ struct qcow2_header_parts {
     size_t fields_length, unknown_length;
     bool terse;          /* without the names of features, which are only for reading */
     size_t backing_from; /* the backing file name does not begin before this offset */
+    const uint8_t *gap;  /* a cluster whose bytes stand before that, where nothing else does; NULL:
+                            zeroes */
 };
 
 /*

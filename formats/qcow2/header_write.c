@@ -135,6 +135,7 @@ static int encode_new(const struct qcow2 *q, const struct qcow2_header *header,
     for (unsigned attempt = 0; attempt < 4; attempt++) {
         p.terse = attempt & 2;
         p.backing_from = attempt & 1 ? old->backing_offset + old->backing_size : 0;
+        p.gap = attempt & 1 ? before : NULL; /* the old name stays, for the old header */
         int ret = qcow2_encode_header(after, header, &p);
         if (!ret && harmless(old, before, after))
             return 0;
