@@ -38,7 +38,7 @@ enum map_detail {
 
 /* How much of the file the mapping tables take. */
 struct layer_tables {
-    uint64_t l2_bytes;   /* allocated L2 tables of the active disk */
+    uint64_t l2_bytes; /* allocated L2 tables of the active disk */
     bool extended_l2;
 };
 
@@ -84,6 +84,11 @@ struct driver {
     int (*tables)(struct layer *l, struct layer_tables *out, struct img_error *err);
     /* Looks for damage in a layer opened with IMG_OPEN_CHECK (check.h). May be NULL. */
     int (*check)(struct layer *l, struct check_report *report, struct img_error *err);
+
+    /* Internal snapshots, of a layer opened to be written; all NULL: the format has none. */
+    int (*snapshot_create)(struct layer *l, const char *name, struct img_error *err);
+    int (*snapshot_apply)(struct layer *l, const char *id_or_name, struct img_error *err);
+    int (*snapshot_delete)(struct layer *l, const char *name, struct img_error *err);
 
     /* What a new image can be given: "size" and more. NULL: this format cannot be created. */
     const struct option_desc *create_options;

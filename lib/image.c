@@ -72,9 +72,10 @@ int img_open(struct img **out, const char *filename, const struct img_open_optio
     bool writable = effective.flags & IMG_OPEN_WRITE;
     if (writable && (effective.snapshot || (effective.flags & IMG_OPEN_FORCE_SHARE))) {
         free(img);
-        return img_fail(err, EINVAL,
-                        "A snapshot, or an image that is shared with its writer, "
-                        "cannot be opened for writing");
+        return img_fail(err, EINVAL, "Could not open '%s': %s", filename,
+                        effective.snapshot
+                            ? "a snapshot cannot be opened for writing"
+                            : "force-share=on can only be used with read-only images");
     }
     int ret = open_all(img, filename, &effective, err);
     if (ret < 0) {

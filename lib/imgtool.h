@@ -571,6 +571,31 @@ IMG_API int img_create_help(char **text, const char *format, const char *filenam
  * function says otherwise.
  */
 
+/*
+ * Internal snapshots. img_describe lists them; the specification, "Snapshots". The names need not
+ * differ; IDs are given by the library, as QEMU does: one more than the largest there is. Each call
+ * needs space for the tables that change, as they cannot be overwritten: at most all L2 tables of
+ * the disk once more, which is given back in the end. Memory: about 2 bytes for each cluster of the
+ * file.
+ *
+ * Errors: -ENOTSUP for a format without snapshots and for an image with an external data file;
+ * -EINVAL when a cluster would have more references than its refcount can hold, and for damaged
+ * tables; -EFBIG at the format's limits.
+ */
+
+/* Takes a snapshot NAME, at most 65,535 bytes long, of the disk as it is. */
+IMG_API int img_snapshot_create(struct img *img, const char *name, struct img_error *err);
+
+/*
+ * Makes the disk what it was when the snapshot with this ID, or else with this name, was taken; its
+ * size, too. What the disk held is lost. -ENOENT when there is none, -EBUSY while the image has
+ * dirty bitmaps.
+ */
+IMG_API int img_snapshot_apply(struct img *img, const char *id_or_name, struct img_error *err);
+
+/* Deletes the first snapshot of this name. -ENOENT when there is none. */
+IMG_API int img_snapshot_delete(struct img *img, const char *name, struct img_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,12 +1,12 @@
 /* imgtool info: what an image, or every layer of its chain, says of itself. */
 #include "commands.h"
 #include "output.h"
+#include "snapshot_list.h"
 #include "source.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* ---- JSON: QAPI's BlockGraphInfo, members in QEMU's order ---- */
 
@@ -181,31 +181,6 @@ static void json_info(struct json *j, const struct img_info *info)
 
 /* ---- text ---- */
 
-static void text_snapshots(FILE *out, const struct img_info *info)
-{
-    if (!info->snapshot_count)
-        return;
-    fprintf(out, "Snapshot list:\n%-7s %-16s %8s %19s %15s %10s\n", "ID", "TAG", "VM_SIZE", "DATE",
-            "VM_CLOCK", "ICOUNT");
-    for (size_t i = 0; i < info->snapshot_count; i++) {
-        const struct img_snapshot_info *s = &info->snapshots[i];
-        char date[32] = "", clock[64], icount[32] = "--", size[32];
-        time_t when = s->date_sec;
-        struct tm local;
-        if (localtime_r(&when, &local))
-            strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S", &local);
-        uint64_t seconds = s->vm_clock_nsec / 1000000000;
-        snprintf(clock, sizeof clock, "%04d:%02d:%02d.%03d", (int)(seconds / 3600),
-                 (int)(seconds / 60 % 60), (int)(seconds % 60),
-                 (int)(s->vm_clock_nsec / 1000000 % 1000));
-        if (s->has_icount)
-            snprintf(icount, sizeof icount, "%" PRId64, (int64_t)s->icount);
-        /* QEMU's tools keep 127 bytes of an ID and 255 of a name */
-        fprintf(out, "%-7.127s %-16.255s %8s %19s %15s %10s\n", s->id, s->name,
-                human_size(s->vm_state_size, size), date, clock, icount);
-    }
-}
-
 static const char *yes(bool b)
 {
     return b ? "true" : "false";
@@ -304,7 +279,7 @@ static void text_info(FILE *out, const struct img_info *info)
     if (info->dirty)
         fputs("cleanly shut down: no\n", out);
     text_backing(out, info);
-    text_snapshots(out, info);
+    print_snapshots(out, info);
     if (info->is_qcow2)
         text_qcow2(out, info);
     else if (info->has_extent_size_hint)
@@ -339,10 +314,6 @@ static void make_all_printable(struct img_info *info)
     make_printable(&info->backing_format);
     make_printable(&info->file_name);
     make_printable(&info->qcow2.data_file);
-    for (size_t i = 0; i < info->snapshot_count; i++) {
-        make_printable(&info->snapshots[i].id);
-        make_printable(&info->snapshots[i].name);
-    }
     for (size_t i = 0; i < info->qcow2.bitmap_count; i++)
         make_printable(&info->qcow2.bitmaps[i].name);
 }

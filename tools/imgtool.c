@@ -77,6 +77,15 @@ const struct command commands[] = {
      "  -l, --max-length LENGTH\n     at most so many bytes\n"
      "  --snapshot SNAPSHOT\n     the disk of an internal snapshot, by ID or name\n",
      cmd_map},
+    {"snapshot", "List or manipulate snapshots within image",
+     "[-f FMT | --image-opts] [-U] [-q] [-l | -a|-c|-d SNAPSHOT] FILENAME\n\n"
+     "Arguments:\n" OPEN_OPTIONS "  -q, --quiet\n     print nothing but lists and errors\n"
+     "  -l, --list\n     list the snapshots (the default)\n"
+     "  -c, --create SNAPSHOT\n     take a snapshot of the disk and name it\n"
+     "  -a, --apply SNAPSHOT\n     go back to a snapshot, by ID or name; what the disk holds is "
+     "lost\n"
+     "  -d, --delete SNAPSHOT\n     delete the first snapshot of that name\n",
+     cmd_snapshot},
     {NULL, NULL, NULL, NULL},
 };
 

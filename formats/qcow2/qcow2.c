@@ -2,6 +2,7 @@
 #include "formats/qcow2/qcow2.h"
 #include "formats/qcow2/create.h"
 #include "formats/qcow2/ondisk.h"
+#include "formats/qcow2/snapshot_change.h"
 #include "lib/bytes.h"
 #include "lib/checked.h"
 
@@ -282,6 +283,9 @@ const struct driver qcow2_driver = {
     .describe = qcow2_describe,
     .tables = qcow2_tables,
     .check = qcow2_check,
+    .snapshot_create = qcow2_snapshot_create,
+    .snapshot_apply = qcow2_snapshot_apply,
+    .snapshot_delete = qcow2_snapshot_delete,
     .create_options = qcow2_create_options,
     .plan = qcow2_plan,
     .create = qcow2_create,

@@ -43,6 +43,8 @@ struct qcow2_snapshot {
     bool has_disk_size; /* recorded; else it is the disk's size now */
     uint64_t l1_offset;
     uint32_t l1_size;
+    uint64_t place; /* of its entry in the file */
+    uint32_t extra_size;
 };
 
 /* A table whose place the header names. */
@@ -67,6 +69,7 @@ struct qcow2 {
     struct placed_table placed[PLACED_TABLES];
     struct qcow2_snapshot *snapshots;
     size_t snapshot_count;
+    uint64_t snapshots_length; /* bytes of their table */
     struct img_bitmap_info *bitmaps;
     size_t bitmap_count;
     struct img_encryption_info encryption;
@@ -111,6 +114,7 @@ int qcow2_refuse_features(struct qcow2 *q, uint64_t unknown, struct img_error *e
 /* snapshot.c, bitmap.c, crypt.c */
 int qcow2_read_snapshots(struct qcow2 *q, struct img_error *err);
 const struct qcow2_snapshot *qcow2_find_snapshot(const struct qcow2 *q, const char *id_or_name);
+const struct qcow2_snapshot *qcow2_find_snapshot_name(const struct qcow2 *q, const char *name);
 int qcow2_read_bitmaps(struct qcow2 *q, struct img_error *err);
 int qcow2_read_luks_header(struct qcow2 *q, struct img_error *err);
 

@@ -249,7 +249,7 @@ static int cannot_add(const struct refcounts *r, uint64_t cluster, int delta, st
 {
     uint64_t offset = cluster << r->q->geometry.cluster_bits;
     if (delta > 0)
-        return img_fail_detail(err, ERANGE, "Numerical result out of range",
+        return img_fail_detail(err, EINVAL, "Invalid argument",
                                "the refcount of the cluster at offset %#" PRIx64
                                " would not fit in %u bits",
                                offset, 1u << r->order);

@@ -100,62 +100,6 @@ int l2_view_used(const struct transaction *t, const struct l2_view *v, uint32_t 
     return 0;
 }
 
-/* ---- references ---------------------------------------------------------------------------- */
-
-struct counting {
-    int delta;
-    uint64_t offset, length; /* a run of clusters that is not counted yet */
-};
-
-static int count_range(struct transaction *t, uint64_t offset, uint64_t length, int delta,
-                       struct img_error *err)
-{
-    return delta > 0 ? tx_reference(t, offset, length, err) : tx_release(t, offset, length, err);
-}
-
-static int count_table(void *opaque, struct transaction *t, struct l2_view *v,
-                       struct img_error *err)
-{
-    struct counting *c = opaque;
-    uint32_t cluster = t->q->geometry.cluster_size;
-    int ret = 0;
-    for (uint32_t i = 0; i < v->entries && !ret; i++) {
-        uint64_t offset, length;
-        ret = l2_view_used(t, v, i, &offset, &length, err);
-        if (ret < 0 || !length)
-            continue;
-        bool whole = length == cluster && is_aligned(offset, cluster);
-        if (whole && c->length && c->offset + c->length == offset) {
-            c->length += length;
-            continue;
-        }
-        ret = count_range(t, c->offset, c->length, c->delta, err);
-        c->length = 0;
-        if (!ret && whole) {
-            c->offset = offset;
-            c->length = length;
-        } else if (!ret) {
-            ret = count_range(t, offset, length, c->delta, err);
-        }
-    }
-    return ret;
-}
-
-int tx_count_all(struct transaction *t, uint8_t *l1, uint32_t l1_size, int delta,
-                 struct img_error *err)
-{
-    struct counting c = {.delta = delta};
-    int ret = tx_each_l2(t, l1, l1_size, count_table, &c, err);
-    if (!ret)
-        ret = count_range(t, c.offset, c.length, delta, err);
-    for (uint32_t i = 0; i < l1_size && !ret; i++) {
-        uint64_t table = load_be64(l1 + i * (size_t)8) & L1_OFFSET_MASK;
-        if (table)
-            ret = count_range(t, table, t->q->geometry.cluster_size, delta, err);
-    }
-    return ret;
-}
-
 /* ---- COPIED flags -------------------------------------------------------------------------- */
 
 static void set_flag(struct l2_view *v, uint8_t *p, bool copied)
@@ -167,18 +111,17 @@ static void set_flag(struct l2_view *v, uint8_t *p, bool copied)
     v->changed = true;
 }
 
-/* OPAQUE: NULL to clear all flags. */
 static int fix_table(void *opaque, struct transaction *t, struct l2_view *v, struct img_error *err)
 {
     int ret = 0;
+    (void)opaque;
     for (uint32_t i = 0; i < v->entries && !ret; i++) {
         uint8_t *p = v->table + (size_t)i * t->q->geometry.l2_entry_size;
         uint64_t offset, length, refcount = 0;
         ret = l2_view_used(t, v, i, &offset, &length, err);
         if (ret < 0 || !length)
             continue;
-        bool compressed = load_be64(p) & ENTRY_COMPRESSED; /* these never have the flag */
-        if (opaque && !compressed)
+        if (!(load_be64(p) & ENTRY_COMPRESSED)) /* these never have the flag */
             ret = tx_refcount(t, offset, &refcount, err);
         if (!ret)
             set_flag(v, p, refcount == 1);
@@ -188,7 +131,7 @@ static int fix_table(void *opaque, struct transaction *t, struct l2_view *v, str
 
 int tx_fix_copied(struct transaction *t, uint8_t *l1, uint32_t l1_size, struct img_error *err)
 {
-    int ret = tx_each_l2(t, l1, l1_size, fix_table, t, err);
+    int ret = tx_each_l2(t, l1, l1_size, fix_table, NULL, err);
     for (uint32_t i = 0; i < l1_size && !ret; i++) {
         uint8_t *p = l1 + i * (size_t)8;
         uint64_t table = load_be64(p) & L1_OFFSET_MASK, refcount = 0;
@@ -200,14 +143,81 @@ int tx_fix_copied(struct transaction *t, uint8_t *l1, uint32_t l1_size, struct i
     return ret;
 }
 
-int tx_clear_copied(struct transaction *t, uint8_t *l1, uint32_t l1_size, struct img_error *err)
+/* ---- references ---------------------------------------------------------------------------- */
+
+struct counting {
+    int delta;
+    bool share;              /* flags are cleared on the way */
+    uint64_t offset, length; /* a run of clusters that is not counted yet */
+};
+
+static int count_range(struct transaction *t, uint64_t offset, uint64_t length, int delta,
+                       struct img_error *err)
 {
-    int ret = tx_each_l2(t, l1, l1_size, fix_table, NULL, err);
-    for (uint32_t i = 0; i < l1_size && !ret; i++) {
-        uint8_t *p = l1 + i * (size_t)8;
-        store_be64(p, load_be64(p) & ~ENTRY_COPIED);
+    return delta > 0 ? tx_reference(t, offset, length, err) : tx_release(t, offset, length, err);
+}
+
+/* Counts what was collected, and begins anew with a range. */
+static int next_run(struct transaction *t, struct counting *c, uint64_t offset, uint64_t length,
+                    struct img_error *err)
+{
+    int ret = count_range(t, c->offset, c->length, c->delta, err);
+    c->offset = offset;
+    c->length = length;
+    return ret;
+}
+
+static int count_table(void *opaque, struct transaction *t, struct l2_view *v,
+                       struct img_error *err)
+{
+    struct counting *c = opaque;
+    const struct qcow2_geometry *g = &t->q->geometry;
+    int ret = 0;
+    for (uint32_t i = 0; i < v->entries && !ret; i++) {
+        uint64_t offset, length;
+        ret = l2_view_used(t, v, i, &offset, &length, err);
+        if (ret < 0 || !length)
+            continue;
+        if (c->share)
+            set_flag(v, v->table + (size_t)i * g->l2_entry_size, false);
+        bool whole = length == g->cluster_size && is_aligned(offset, length);
+        if (!whole) { /* two compressed clusters may touch the same one */
+            ret = count_range(t, offset, length, c->delta, err);
+        } else if (c->offset + c->length == offset) {
+            c->length += length;
+        } else {
+            ret = next_run(t, c, offset, length, err);
+        }
     }
     return ret;
+}
+
+static int count_all(struct transaction *t, struct counting *c, uint8_t *l1, uint32_t l1_size,
+                     struct img_error *err)
+{
+    int ret = tx_each_l2(t, l1, l1_size, count_table, c, err);
+    for (uint32_t i = 0; i < l1_size && !ret; i++) {
+        uint8_t *p = l1 + i * (size_t)8;
+        uint64_t table = load_be64(p) & L1_OFFSET_MASK, cluster = t->q->geometry.cluster_size;
+        if (c->share)
+            store_be64(p, load_be64(p) & ~ENTRY_COPIED);
+        if (table)
+            ret = next_run(t, c, table, cluster, err);
+    }
+    return ret ? ret : next_run(t, c, 0, 0, err);
+}
+
+int tx_count_all(struct transaction *t, uint8_t *l1, uint32_t l1_size, int delta,
+                 struct img_error *err)
+{
+    struct counting c = {.delta = delta};
+    return count_all(t, &c, l1, l1_size, err);
+}
+
+int tx_share_all(struct transaction *t, uint8_t *l1, uint32_t l1_size, struct img_error *err)
+{
+    struct counting c = {.delta = 1, .share = true};
+    return count_all(t, &c, l1, l1_size, err);
 }
 
 /* ---- the L1 table -------------------------------------------------------------------------- */

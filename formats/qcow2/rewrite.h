@@ -40,8 +40,11 @@ int tx_count_all(struct transaction *t, uint8_t *l1, uint32_t l1_size, int delta
  */
 int tx_fix_copied(struct transaction *t, uint8_t *l1, uint32_t l1_size, struct img_error *err);
 
-/* Clears them all: for a disk that is about to be shared as it is. */
-int tx_clear_copied(struct transaction *t, uint8_t *l1, uint32_t l1_size, struct img_error *err);
+/*
+ * One reference more to all of it, for a second L1 table with the same entries. Nothing has the
+ * COPIED flag then: L2 tables that said otherwise get new places, which both tables have to name.
+ */
+int tx_share_all(struct transaction *t, uint8_t *l1, uint32_t l1_size, struct img_error *err);
 
 /* Writes an L1 table of SIZE entries to a new place. */
 int tx_write_l1(struct transaction *t, const uint8_t *l1, uint32_t size, uint64_t *offset,

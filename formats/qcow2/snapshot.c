@@ -64,16 +64,18 @@ static int read_one(const struct qcow2 *q, struct reader *r, struct qcow2_snapsh
                     struct img_error *err)
 {
     struct ondisk_snapshot d;
+    s->place = r->at;
     int ret = reader_get(r, &d, sizeof d, err);
     if (ret < 0)
         return ret;
+    s->extra_size = load_be32(d.extra_data_size);
     s->l1_offset = load_be64(d.l1_table_offset);
     s->l1_size = load_be32(d.l1_size);
     s->info.vm_state_size = load_be32(d.vm_state_size);
     s->info.date_sec = load_be32(d.date_sec);
     s->info.date_nsec = load_be32(d.date_nsec);
     s->info.vm_clock_nsec = load_be64(d.vm_clock_nsec);
-    ret = read_extra(q, r, s, load_be32(d.extra_data_size), index, err);
+    ret = read_extra(q, r, s, s->extra_size, index, err);
     if (!ret)
         ret = reader_get_string(r, &s->info.id, load_be16(d.id_size), err);
     if (!ret)
@@ -135,6 +137,7 @@ static int check_total(const struct qcow2 *q, struct img_error *err)
 int qcow2_read_snapshots(struct qcow2 *q, struct img_error *err)
 {
     uint64_t start = q->header.snapshots_offset;
+    q->snapshots_length = 0;
     if (!q->header.snapshot_count)
         return 0;
     int ret = check_total(q, err);
@@ -160,7 +163,16 @@ int qcow2_read_snapshots(struct qcow2 *q, struct img_error *err)
         if (ret < 0)
             return ret;
     }
+    q->snapshots_length = r.at - start;
     return 0;
+}
+
+const struct qcow2_snapshot *qcow2_find_snapshot_name(const struct qcow2 *q, const char *name)
+{
+    for (size_t i = 0; i < q->snapshot_count; i++)
+        if (!strcmp(q->snapshots[i].info.name, name))
+            return &q->snapshots[i];
+    return NULL;
 }
 
 const struct qcow2_snapshot *qcow2_find_snapshot(const struct qcow2 *q, const char *id_or_name)
@@ -168,8 +180,5 @@ const struct qcow2_snapshot *qcow2_find_snapshot(const struct qcow2 *q, const ch
     for (size_t i = 0; i < q->snapshot_count; i++)
         if (!strcmp(q->snapshots[i].info.id, id_or_name))
             return &q->snapshots[i];
-    for (size_t i = 0; i < q->snapshot_count; i++)
-        if (!strcmp(q->snapshots[i].info.name, id_or_name))
-            return &q->snapshots[i];
-    return NULL;
+    return qcow2_find_snapshot_name(q, id_or_name);
 }
