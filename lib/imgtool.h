@@ -583,7 +583,7 @@ IMG_API int img_create_help(char **text, const char *format, const char *filenam
  * tables; -EFBIG at the format's limits.
  */
 
-/* Takes a snapshot NAME, at most 65,535 bytes long, of the disk as it is. */
+/* Takes a snapshot of the disk as it is. Of NAME, 255 bytes are kept, as in QEMU. */
 IMG_API int img_snapshot_create(struct img *img, const char *name, struct img_error *err);
 
 /*

@@ -5,11 +5,6 @@
 #include "snapshot_list.h"
 #include "source.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-enum { NAME_MAX_BYTES = 255 }; /* of a new name, more are cut off, as in QEMU */
-
 struct snapshot_request {
     struct tool *tool;
     struct img_open_options open;
@@ -49,19 +44,11 @@ static int list(struct snapshot_request *r)
 
 /* ---- change ---- */
 
-static int create(struct img *img, const char *name, struct img_error *err)
-{
-    char *kept = strndup(name, NAME_MAX_BYTES);
-    int ret = kept ? img_snapshot_create(img, kept, err) : -1;
-    free(kept);
-    return ret;
-}
-
 static int change_image(const struct snapshot_request *r, struct img *img, struct img_error *err)
 {
     switch (r->action) {
     case 'c':
-        return create(img, r->name, err);
+        return img_snapshot_create(img, r->name, err);
     case 'a':
         return img_snapshot_apply(img, r->name, err);
     default:

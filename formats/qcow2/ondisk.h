@@ -191,6 +191,7 @@ enum {
     MAX_REFTABLE_BYTES = 8 << 20,
     MAX_SNAPSHOTS = 65536,
     MAX_SNAPSHOT_EXTRA = 1024,
+    MAX_SNAPSHOT_NAME = 255, /* of a new one; there may be longer ones */
     MAX_SNAPSHOT_TABLE_BYTES = 64 << 20,
     MAX_BITMAPS = 65535,
     MAX_BITMAP_DIRECTORY_BYTES = 67107840,

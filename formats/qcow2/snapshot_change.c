@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -112,22 +113,19 @@ static int create(struct transaction *t, void *opaque, struct img_error *err)
 int qcow2_snapshot_create(struct layer *l, const char *name, struct img_error *err)
 {
     struct qcow2 *q = l->state;
-    char id[24];
+    char id[24], kept[MAX_SNAPSHOT_NAME + 1];
     struct timespec now;
     if (q->snapshot_count >= MAX_SNAPSHOTS)
         return img_fail_detail(err, EFBIG, "File too large", "%zu snapshots are the most",
                                q->snapshot_count);
-    if (strlen(name) > UINT16_MAX)
-        return img_fail_detail(err, EINVAL, "Invalid argument",
-                               "a name of %zu bytes, at most %d are possible", strlen(name),
-                               UINT16_MAX);
     int ret = refuse_data_file(q, err);
     if (ret < 0)
         return ret;
     clock_gettime(CLOCK_REALTIME, &now);
     snapshot_next_id(q, id);
+    snprintf(kept, sizeof kept, "%s", name);
     struct qcow2_snapshot s = {.info = {.id = id,
-                                        .name = (char *)(uintptr_t)name,
+                                        .name = kept,
                                         .disk_size = l->size,
                                         .date_sec = (uint32_t)now.tv_sec,
                                         .date_nsec = (uint32_t)now.tv_nsec,
