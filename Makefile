@@ -148,8 +148,8 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(UNIT_HELP)) \
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(LINK) $(UNIT_LINK) -o $@ $(filter %.o %.a,$^) -lcmocka $(LIBS)
 
-# This one stands between the library and the allocator.
-$(BUILD)/tests/unit/test_alloc: UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc \
+# These stand between the library and the allocator.
+$(addprefix $(BUILD)/tests/unit/,test_alloc test_change_faults): UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc \
     free strdup strndup realpath open_memstream asprintf vasprintf)
 comma = ,
 

@@ -180,7 +180,21 @@ int qcow2_reload(struct qcow2 *q, struct img_error *err)
     int ret = read_metadata(q, err);
     free(q->head);
     q->head = NULL;
+    if (ret < 0) {
+        forget_metadata(q);
+        q->lost = true;
+        q->writable = false;
+        img_prefix(err, ret, "The image was changed, and cannot be read again: ");
+    }
     return ret;
+}
+
+int qcow2_still_there(const struct qcow2 *q, struct img_error *err)
+{
+    if (q->lost)
+        return img_fail(err, EBADF, "The metadata of '%s' could not be read again after a change",
+                        q->layer->filename);
+    return 0;
 }
 
 static int qcow2_select_snapshot(struct layer *l, const char *id_or_name, struct img_error *err)
@@ -236,6 +250,9 @@ static int qcow2_describe(struct layer *l, struct img_info *info, struct img_err
     const struct qcow2 *q = l->state;
     const struct qcow2_header *h = &q->header;
     struct img_qcow2_info *i = &info->qcow2;
+    int ret = qcow2_still_there(q, err);
+    if (ret < 0)
+        return ret;
     info->is_qcow2 = true;
     info->has_dirty = true;
     info->dirty = h->incompatible & INCOMPAT_DIRTY;
@@ -254,7 +271,7 @@ static int qcow2_describe(struct layer *l, struct img_info *info, struct img_err
         if (!i->data_file)
             return img_fail_nomem(err);
     }
-    int ret = copy_snapshots(q, info, err);
+    ret = copy_snapshots(q, info, err);
     return ret < 0 ? ret : copy_bitmaps(q, i, err);
 }
 

@@ -62,6 +62,7 @@ struct qcow2 {
     unsigned flags;     /* how it was opened */
     bool tolerant;      /* opened to be checked: damage is for check.c to report */
     bool writable;
+    bool lost;     /* its metadata could not be read again after a change */
     uint8_t *head; /* the file's first HEAD_LENGTH bytes, while it is being opened */
     struct qcow2_header header;
     struct qcow2_extensions ext;
@@ -86,8 +87,11 @@ struct qcow2 {
 };
 
 /* qcow2.c */
-/* Reads all metadata again, after a transaction. */
+/* Reads all metadata again, after a transaction. When that fails, the handle is good for nothing. */
 int qcow2_reload(struct qcow2 *q, struct img_error *err);
+
+/* -EBADF when it is not. */
+int qcow2_still_there(const struct qcow2 *q, struct img_error *err);
 
 /* header.c */
 /* LEN bytes out of the first cluster; past the end of the file they are zeroes. */

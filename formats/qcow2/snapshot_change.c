@@ -67,12 +67,14 @@ static int in_transaction(struct qcow2 *q, change_fn change, void *opaque, struc
     return ret;
 }
 
-static int refuse_data_file(const struct qcow2 *q, struct img_error *err)
+/* Can the image have snapshots, and be changed? */
+static int check_image(const struct qcow2 *q, struct img_error *err)
 {
-    if (q->geometry.external_data)
-        return img_fail_detail(err, ENOTSUP, "Operation not supported",
-                               "the image has an external data file");
-    return 0;
+    int ret = qcow2_still_there(q, err);
+    if (!ret && q->geometry.external_data)
+        ret = img_fail_detail(err, ENOTSUP, "Operation not supported",
+                              "the image has an external data file");
+    return ret;
 }
 
 /* ---- taking one ---------------------------------------------------------------------------- */
@@ -118,7 +120,7 @@ int qcow2_snapshot_create(struct layer *l, const char *name, struct img_error *e
     if (q->snapshot_count >= MAX_SNAPSHOTS)
         return img_fail_detail(err, EFBIG, "File too large", "%zu snapshots are the most",
                                q->snapshot_count);
-    int ret = refuse_data_file(q, err);
+    int ret = check_image(q, err);
     if (ret < 0)
         return ret;
     clock_gettime(CLOCK_REALTIME, &now);
@@ -240,7 +242,7 @@ int qcow2_snapshot_apply(struct layer *l, const char *id_or_name, struct img_err
     if (q->bitmap_count) /* they would describe another disk */
         return img_fail_detail(err, EBUSY, "Device has active dirty bitmaps",
                                "%zu of them, one is '%s'", q->bitmap_count, q->bitmaps[0].name);
-    int ret = refuse_data_file(q, err);
+    int ret = check_image(q, err);
     if (!ret) {
         s = qcow2_find_snapshot(q, id_or_name);
         ret = s ? check_disk_size(q, s, err) : img_fail(err, ENOENT, "No such file or directory");
@@ -307,6 +309,9 @@ int qcow2_snapshot_delete(struct layer *l, const char *name, struct img_error *e
 {
     struct qcow2 *q = l->state;
     const struct qcow2_snapshot *s = qcow2_find_snapshot_name(q, name);
+    int ret = qcow2_still_there(q, err);
+    if (ret < 0)
+        return ret;
     if (!s || q->geometry.external_data) /* QEMU lists none there */
         return img_fail(err, ENOENT, "snapshot not found");
     return in_transaction(q, delete, (void *)(uintptr_t)s, err);

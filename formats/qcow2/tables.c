@@ -61,6 +61,9 @@ int qcow2_check_l1_entry(struct qcow2 *q, uint64_t entry, uint64_t l1_index, str
 int qcow2_l1_entry(struct qcow2 *q, uint64_t l1_index, uint64_t *table, struct img_error *err)
 {
     *table = 0;
+    int ret = qcow2_still_there(q, err);
+    if (ret < 0)
+        return ret;
     if (l1_index >= q->l1_size)
         return 0;
     uint64_t entry = load_be64(q->l1 + l1_index * 8);

@@ -12,16 +12,19 @@
 int tx_begin(struct transaction *t, struct qcow2 *q, struct img_error *err)
 {
     *t = (struct transaction){.q = q, .header = q->header};
+    int ret = qcow2_still_there(q, err);
+    if (ret < 0)
+        return ret;
     if (!q->writable)
         return img_fail(err, EBADF, "The image '%s' was not opened for writing",
                         q->layer->filename);
     if ((q->header.incompatible & INCOMPAT_DIRTY) && !q->tolerant) {
-        int ret = img_fail(err, EINVAL, "The image was not closed: its refcounts may be wrong");
+        ret = img_fail(err, EINVAL, "The image was not closed: its refcounts may be wrong");
         img_hint(err, "Repair the image with 'check -r all' first.");
         return ret;
     }
     t->header.autoclear &= AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW;
-    int ret = file_size(q->file, &t->file_size, err);
+    ret = file_size(q->file, &t->file_size, err);
     if (!ret)
         ret = qcow2_read_parts(q, &t->parts, &t->head, err);
     if (!ret)

@@ -3,6 +3,7 @@
  * tables, mapping, reading and checking images that have everything. What must then be so, see
  * fault_scene.h.
  */
+#include "build_image.h"
 #include "fault_scene.h"
 #include "lib/checked.h"
 
@@ -10,75 +11,8 @@
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <zlib.h>
 
 /* ---- images ------------------------------------------------------------------------------- */
-
-/* Bytes that differ everywhere, none of them zero. */
-static void fill(uint8_t *p, size_t n, unsigned seed)
-{
-    for (size_t i = 0; i < n; i++)
-        p[i] = (uint8_t)(1 + (i * 7 + i / 256 * 31 + seed * 53) % 255);
-}
-
-static size_t add_cluster(struct image *m, unsigned seed)
-{
-    size_t at = image_grow(m, 1);
-    fill(m->data + at, m->cluster, seed);
-    return at;
-}
-
-/* Another L2 table, for L1_INDEX; entries go there from now on. */
-static void add_l2(struct image *m, size_t l1_index, uint64_t copied)
-{
-    m->l2 = image_grow(m, 1);
-    store_be64(m->data + m->l1 + l1_index * 8, m->l2 | copied);
-}
-
-/* Two streams in one host cluster, for clusters INDEX and INDEX + 1. */
-static void add_compressed(struct image *m, unsigned bits, size_t index)
-{
-    size_t at = image_grow(m, 1);
-    for (unsigned i = 0; i < 2; i++) {
-        uint8_t *in = malloc(m->cluster);
-        assert_non_null(in);
-        for (size_t k = 0; k < m->cluster; k++)
-            in[k] = (uint8_t)(1 + k / 64 + i);
-        z_stream z = {.next_in = in,
-                      .avail_in = (uInt)m->cluster,
-                      .next_out = m->data + at,
-                      .avail_out = (uInt)m->cluster / 3};
-        assert_int_equal(deflateInit2(&z, 9, Z_DEFLATED, -12, 9, Z_DEFAULT_STRATEGY), Z_OK);
-        assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
-        size_t n = z.total_out;
-        deflateEnd(&z);
-        free(in);
-        uint64_t sectors = (align_up(at + n, 512) - align_down(at, 512)) / 512;
-        image_set_entry(m, index + i, ENTRY_COMPRESSED | (sectors - 1) << (62 - (bits - 8)) | at,
-                        0);
-        at += n;
-    }
-}
-
-/* Takes every refcount that the check finds wrong for what it should be. */
-static void settle_one(void *opaque, const struct img_finding *f)
-{
-    struct image *m = opaque;
-    uint64_t cluster, stored, wanted;
-    const char *at = strstr(f->what, "cluster ");
-    if (at && sscanf(at, "cluster %" SCNu64 " refcount=%" SCNu64 " reference=%" SCNu64, &cluster,
-                     &stored, &wanted) == 3)
-        store_be16(m->data + m->refblock + cluster * 2, (uint16_t)wanted);
-}
-
-static void settle_refcounts(struct image *m)
-{
-    struct img_error err = IMG_ERROR_INIT;
-    struct img_check c;
-    struct img *img = image_open(m, IMG_OPEN_CHECK);
-    assert_int_equal(img_check(img, &c, settle_one, m, &err), 0);
-    img_close(img);
-}
 
 static void test_snapshots_bitmaps_and_all_kinds_of_clusters(void **state)
 {
@@ -90,23 +24,23 @@ static void test_snapshots_bitmaps_and_all_kinds_of_clusters(void **state)
     image_extend(&m, EXT_FEATURE_NAMES, &feature, sizeof feature);
     store_be64(m.data + m.l1, m.l2); /* shared with the snapshots: not COPIED */
     for (unsigned i = 0; i < 3; i++) /* a run, then a cluster elsewhere */
-        image_set_entry(&m, i, add_cluster(&m, i), 0);
-    add_compressed(&m, 12, 4);
-    image_set_entry(&m, 3, add_cluster(&m, 3), 0);
+        image_set_entry(&m, i, image_add_filled(&m, i), 0);
+    image_add_compressed(&m, 4);
+    image_set_entry(&m, 3, image_add_filled(&m, 3), 0);
     image_set_entry(&m, 7, ENTRY_ZERO, 0);
-    image_set_entry(&m, 8, add_cluster(&m, 8) | ENTRY_ZERO, 0);
-    image_set_entry(&m, 511, add_cluster(&m, 9), 0);
-    add_l2(&m, 1, 0);
-    image_set_entry(&m, 0, add_cluster(&m, 10), 0);
+    image_set_entry(&m, 8, image_add_filled(&m, 8) | ENTRY_ZERO, 0);
+    image_set_entry(&m, 511, image_add_filled(&m, 9), 0);
+    image_add_l2(&m, 1, 0);
+    image_set_entry(&m, 0, image_add_filled(&m, 10), 0);
     image_set_entry(&m, 1, ENTRY_ZERO, 0);
-    add_l2(&m, 2, 0);
-    image_set_entry(&m, 5, add_cluster(&m, 11), 0);
-    add_compressed(&m, 12, 6);
+    image_add_l2(&m, 2, 0);
+    image_set_entry(&m, 5, image_add_filled(&m, 11), 0);
+    image_add_compressed(&m, 6);
     size_t table = image_add_snapshots(&m, snapshots, 2), l1 = image_grow(&m, 1);
     memcpy(m.data + l1, m.data + m.l1, m.cluster); /* one of its own for the second */
     store_be64(m.data + table + 72, l1);
     image_add_bitmap(&m, "changed");
-    settle_refcounts(&m);
+    image_settle_refcounts(&m);
     struct scene s = scene_new("everything", m);
     scene_try(&s);
 }
@@ -115,12 +49,12 @@ static void test_extended_entries(void **state)
 {
     (void)state;
     struct image m = make_qcow2(3, 14, 1 << 20, INCOMPAT_EXTENDED_L2);
-    image_set_entry(&m, 0, add_cluster(&m, 1) | ENTRY_COPIED, 0xffffffffu);
-    image_set_entry(&m, 1, add_cluster(&m, 2) | ENTRY_COPIED, 0xffffffffu);
-    image_set_entry(&m, 2, add_cluster(&m, 3) | ENTRY_COPIED, 0x00ff0f00ull << 32 | 0xf00fu);
+    image_set_entry(&m, 0, image_add_filled(&m, 1) | ENTRY_COPIED, 0xffffffffu);
+    image_set_entry(&m, 1, image_add_filled(&m, 2) | ENTRY_COPIED, 0xffffffffu);
+    image_set_entry(&m, 2, image_add_filled(&m, 3) | ENTRY_COPIED, 0x00ff0f00ull << 32 | 0xf00fu);
     image_set_entry(&m, 3, 0, 0xffff0000ull << 32);
-    add_compressed(&m, 14, 5);
-    settle_refcounts(&m);
+    image_add_compressed(&m, 5);
+    image_settle_refcounts(&m);
     struct scene s = scene_new("extended L2", m);
     scene_try(&s);
 }
@@ -130,11 +64,11 @@ static void test_large_clusters(void **state)
 {
     (void)state;
     struct image m = make_qcow2(3, 17, 1200 << 20, 0);
-    image_set_entry(&m, 0, add_cluster(&m, 1) | ENTRY_COPIED, 0);
-    image_set_entry(&m, 8191, add_cluster(&m, 2) | ENTRY_COPIED, 0);
-    image_set_entry(&m, 8192, add_cluster(&m, 3) | ENTRY_COPIED, 0);
-    image_set_entry(&m, 9000, add_cluster(&m, 4) | ENTRY_COPIED, 0);
-    settle_refcounts(&m);
+    image_set_entry(&m, 0, image_add_filled(&m, 1) | ENTRY_COPIED, 0);
+    image_set_entry(&m, 8191, image_add_filled(&m, 2) | ENTRY_COPIED, 0);
+    image_set_entry(&m, 8192, image_add_filled(&m, 3) | ENTRY_COPIED, 0);
+    image_set_entry(&m, 9000, image_add_filled(&m, 4) | ENTRY_COPIED, 0);
+    image_settle_refcounts(&m);
     struct scene s = scene_new("large clusters", m);
     scene_try(&s);
 }
@@ -157,8 +91,8 @@ static void test_luks_header(void **state)
     store_be64(ext.length, m.cluster);
     image_extend(&m, EXT_CRYPTO, &ext, sizeof ext);
     SET32(&m, crypt_method, CRYPT_LUKS);
-    image_set_entry(&m, 0, add_cluster(&m, 1) | ENTRY_COPIED, 0);
-    settle_refcounts(&m);
+    image_set_entry(&m, 0, image_add_filled(&m, 1) | ENTRY_COPIED, 0);
+    image_settle_refcounts(&m);
     struct scene s = scene_new("LUKS", m);
     s.flags |= IMG_OPEN_NO_DATA;
     s.steps[MAP] = s.steps[READ] = false;
@@ -170,12 +104,12 @@ static void test_overlay_and_base(void **state)
     (void)state;
     struct image top = make_qcow2(3, 12, 1 << 20, 0), base = make_qcow2(2, 13, 900 << 10, 0);
     image_set_backing(&top, "base.qcow2");
-    image_set_entry(&top, 1, add_cluster(&top, 1) | ENTRY_COPIED, 0);
+    image_set_entry(&top, 1, image_add_filled(&top, 1) | ENTRY_COPIED, 0);
     image_set_entry(&top, 4, ENTRY_ZERO, 0);
-    image_set_entry(&base, 0, add_cluster(&base, 2) | ENTRY_COPIED, 0);
-    image_set_entry(&base, 2, add_cluster(&base, 3) | ENTRY_COPIED, 0);
-    add_compressed(&base, 13, 5);
-    settle_refcounts(&top);
+    image_set_entry(&base, 0, image_add_filled(&base, 2) | ENTRY_COPIED, 0);
+    image_set_entry(&base, 2, image_add_filled(&base, 3) | ENTRY_COPIED, 0);
+    image_add_compressed(&base, 5);
+    image_settle_refcounts(&top);
     struct scene s = scene_new("overlay", top);
     s.layers = 2;
     s.files[1] = base;
@@ -191,11 +125,11 @@ static void test_external_data_file(void **state)
     image_set_entry(&m, 0, ENTRY_COPIED, 0);
     image_set_entry(&m, 1, 4096 | ENTRY_COPIED, 0);
     image_set_entry(&m, 3, 3 * 4096 | ENTRY_COPIED, 0);
-    settle_refcounts(&m);
+    image_settle_refcounts(&m);
     struct scene s = scene_new("data file", m);
     s.files[1] = (struct image){.data = malloc(64 << 10), .size = 64 << 10};
     assert_non_null(s.files[1].data);
-    fill(s.files[1].data, s.files[1].size, 5);
+    fill_bytes(s.files[1].data, s.files[1].size, 5);
     s.file_names[1] = "disk.raw";
     s.data_file = true;
     scene_try(&s);
@@ -208,10 +142,10 @@ static void test_preallocated_metadata(void **state)
     struct image m = make_qcow2(3, 12, 1 << 20, 0);
     for (unsigned i = 0; i < 100; i++) {
         bool written = i % 40 == 7;
-        size_t at = written ? add_cluster(&m, i) : image_grow(&m, 1);
+        size_t at = written ? image_add_filled(&m, i) : image_grow(&m, 1);
         image_set_entry(&m, i, at | ENTRY_COPIED, 0);
     }
-    settle_refcounts(&m);
+    image_settle_refcounts(&m);
     struct scene s = scene_new("preallocated", m);
     s.steps[MAP] = false; /* without refcounts it calls all data data, which is right and differs */
     scene_try(&s);
@@ -230,7 +164,7 @@ static void test_refcounts_are_asked_for_again(void **state)
     struct image m = make_qcow2(3, 12, 1 << 20, 0);
     for (unsigned i = 0; i < 100; i++)
         image_set_entry(&m, i, image_grow(&m, 1) | ENTRY_COPIED, 0);
-    settle_refcounts(&m);
+    image_settle_refcounts(&m);
     struct faults faults = {0};
     struct layer *layer = NULL;
     struct file *f = faulty_open(&faults, "top.qcow2", m.data, m.size);
@@ -253,8 +187,8 @@ static void test_raw(void **state)
     (void)state;
     struct image m = {.data = calloc(1, 100000), .size = 100000};
     assert_non_null(m.data);
-    fill(m.data + 8192, 20000, 1);
-    fill(m.data + 90000, 10000, 2);
+    fill_bytes(m.data + 8192, 20000, 1);
+    fill_bytes(m.data + 90000, 10000, 2);
     struct scene s = scene_new("raw", m);
     s.file_names[0] = "disk.raw";
     s.steps[TABLES] = s.steps[CHECK] = false;
@@ -288,9 +222,9 @@ static void test_short_reads_are_continued(void **state)
     (void)state;
     struct image m = make_qcow2(3, 12, 1 << 20, 0);
     for (unsigned i = 0; i < 4; i++)
-        image_set_entry(&m, i, add_cluster(&m, i) | ENTRY_COPIED, 0);
-    add_compressed(&m, 12, 4);
-    size_t end = add_cluster(&m, 9);
+        image_set_entry(&m, i, image_add_filled(&m, i) | ENTRY_COPIED, 0);
+    image_add_compressed(&m, 4);
+    size_t end = image_add_filled(&m, 9);
     image_set_entry(&m, 6, end | ENTRY_COPIED, 0);
     image_resize(&m, m.size - 1000); /* this is by design: the last cluster may be cut short */
     image_write(&m, "short.qcow2");
