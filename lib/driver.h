@@ -54,6 +54,28 @@ struct create_plan {
     enum preallocation data_preallocation;
 };
 
+/* How far a long job is, told to whoever started it. FN may be NULL. */
+struct progress_sink {
+    void (*fn)(void *opaque, uint64_t done, uint64_t total);
+    void *opaque;
+};
+
+static inline void progress_report(const struct progress_sink *p, uint64_t done, uint64_t total)
+{
+    if (p->fn)
+        p->fn(p->opaque, done, total);
+}
+
+/* Options of an image that are to change: those that are given. */
+struct amend_request {
+    const struct option_set *options;
+    bool backed; /* something lies below the image, whatever its header says */
+    struct progress_sink progress;
+    /* Gives the image another size, of which the format's amend is a part only. */
+    int (*resize)(void *opaque, uint64_t size, struct img_error *err);
+    void *opaque;
+};
+
 struct driver {
     const char *name;
     bool plain; /* the file is the disk: there is no metadata that a writer could change under a
@@ -98,6 +120,11 @@ struct driver {
     /* Lays the image out in F, a file of the planned length without contents, or a device with some
      * that mean nothing any more. What makes it an image comes last. */
     int (*create)(const struct create_plan *plan, struct file *f, struct img_error *err);
+
+    /* What an image can be given later. */
+    const struct option_desc *amend_options;
+    /* Changes a layer that was opened to be written. NULL: options of this format cannot change. */
+    int (*amend)(struct layer *l, const struct amend_request *request, struct img_error *err);
 };
 
 /* All formats, raw last; ends with NULL. Defined by the formats (formats/drivers.c). */
@@ -105,6 +132,10 @@ extern const struct driver *const drivers[];
 
 /* probe.c */
 const struct driver *driver_by_name(const char *name);
+/* Is FORMAT a name that QEMU knows, whether we do or not? */
+bool driver_named_by_qemu(const char *format);
+/* The driver of a format that the user names; NULL for one that only QEMU has. */
+int driver_find(const struct driver **out, const char *format, struct img_error *err);
 
 /*
  * Chooses by looking at the file. *GUESSED: nothing matched its first bytes; *OUT is then raw, or,

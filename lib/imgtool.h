@@ -595,6 +595,32 @@ IMG_API int img_snapshot_apply(struct img *img, const char *id_or_name, struct i
 
 /* Deletes the first snapshot of this name. -ENOENT when there is none. */
 IMG_API int img_snapshot_delete(struct img *img, const char *name, struct img_error *err);
+struct img_amend_options {
+    /* "NAME=VALUE,..."; a comma in a value is doubled. img_amend_help lists the names. */
+    const char *options;
+    bool force; /* as QEMU has it, for the keys of encrypted images; of no effect */
+    /* Told now and then how far it is: first 0, last DONE = TOTAL. May be NULL. */
+    void (*progress)(void *opaque, uint64_t done, uint64_t total);
+    void *opaque;
+};
+
+/*
+ * Changes options of IMG, which was opened with IMG_OPEN_WRITE: of a qcow2 image the compatibility
+ * level (compat), lazy_refcounts, refcount_bits, data_file, data_file_raw (only off) and size.
+ *
+ * Up to three steps, in the order of QEMU: what makes the image newer, and the rest; the size; what
+ * makes it older. Each is done wholly or not at all, at every instant, and when one fails, those
+ * before it are done. compat=0.10 gives zero clusters that hide a backing file's data space of their
+ * own, and drops bitmaps, which that level does not have.
+ *
+ * Errors: -EINVAL for an option, -ENOTSUP for what cannot be changed, -ENOSPC, -ECANCELED, and those
+ * of the host.
+ */
+IMG_API int img_amend(struct img *img, const struct img_amend_options *options,
+                      struct img_error *err);
+
+/* The options that can be changed, a line each. *TEXT is owned by the caller: free(). */
+IMG_API int img_amend_help(char **text, const char *format, struct img_error *err);
 
 #ifdef __cplusplus
 }

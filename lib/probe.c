@@ -14,6 +14,65 @@ const struct driver *driver_by_name(const char *name)
     return NULL;
 }
 
+bool driver_named_by_qemu(const char *format)
+{
+    static const char *const names[] = {
+        "blkdebug",
+        "blklogwrites",
+        "blkverify",
+        "bochs",
+        "cloop",
+        "compress",
+        "copy-before-write",
+        "copy-on-read",
+        "dmg",
+        "file",
+        "ftp",
+        "ftps",
+        "gluster",
+        "host_cdrom",
+        "host_device",
+        "http",
+        "https",
+        "iscsi",
+        "luks",
+        "nbd",
+        "nfs",
+        "null-aio",
+        "null-co",
+        "nvme",
+        "parallels",
+        "preallocate",
+        "qcow",
+        "qcow2",
+        "qed",
+        "quorum",
+        "raw",
+        "rbd",
+        "replication",
+        "snapshot-access",
+        "ssh",
+        "throttle",
+        "vdi",
+        "vhdx",
+        "vmdk",
+        "vpc",
+        "vvfat",
+    };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(names[i], format))
+            return true;
+    return false;
+}
+
+int driver_find(const struct driver **out, const char *format, struct img_error *err)
+{
+    if (!driver_named_by_qemu(format))
+        return img_fail(err, EINVAL, "Unknown file format '%s'", format);
+    *out = driver_by_name(!strcmp(format, "file") ? "raw" : format);
+    return 0;
+}
+
 int driver_probe(const struct driver **out, struct file *f, bool far, bool *guessed,
                  struct img_error *err)
 {

@@ -212,22 +212,12 @@ static int run(struct check_request *r)
     return code;
 }
 
-static bool is_cache_mode(const char *mode)
-{
-    static const char *const modes[] = {"none",      "off",          "directsync",
-                                        "writeback", "writethrough", "unsafe"};
-    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
-        if (!strcmp(mode, modes[i]))
-            return true;
-    return false;
-}
-
 static int take_argument(struct check_request *r, int argc, char **argv, const char *repair,
                          const char *cache)
 {
     if (source_filename(r->tool, &r->open, argc, argv, &r->filename))
         return 1;
-    if (cache && !is_cache_mode(cache))
+    if (cache && !tool_is_cache_mode(cache))
         return tool_error(r->tool, "Invalid source cache option: %s", cache);
     if (repair)
         return tool_error(r->tool,

@@ -1,6 +1,7 @@
 /* imgtool create: makes a new image. */
 #include "commands.h"
 #include "interrupt.h"
+#include "option_list.h"
 #include "output.h"
 #include "tool.h"
 
@@ -26,47 +27,6 @@ static void announce(void *opaque, const char *summary)
     fflush(stdout);
     free(name);
     free(text);
-}
-
-/*
- * Can LIST be joined to others by commas? Not when it begins or ends with a comma that the one
- * between would double.
- */
-static bool joinable(const char *list)
-{
-    size_t length = strlen(list), commas = 0;
-    while (commas < length && list[length - 1 - commas] == ',')
-        commas++;
-    return length && *list != ',' && commas % 2 == 0;
-}
-
-static int add_options(struct create_request *r, const char *list)
-{
-    char *joined;
-    if (!joinable(list))
-        return tool_error(r->tool, "Invalid option list: %s", list);
-    if (asprintf(&joined, "%s%s%s", r->options ? r->options : "", r->options ? "," : "", list) < 0)
-        return tool_error(r->tool, "out of memory");
-    free(r->options);
-    r->options = joined;
-    return 0;
-}
-
-/* Is one of the names, without a value, "help" or "?"? */
-static bool asks_for_help(const char *list)
-{
-    while (*list) {
-        size_t length = strcspn(list, "=,");
-        if (list[length] != '=' &&
-            ((length == 4 && !strncmp(list, "help", 4)) || (length == 1 && *list == '?')))
-            return true;
-        list += length;
-        while (*list &&
-               (*list != ',' || list[1] == ',')) /* the value; doubled commas belong to it */
-            list += *list == ',' ? 2 : 1;
-        list += *list == ',';
-    }
-    return false;
 }
 
 static int print_options(const struct create_request *r)
@@ -103,7 +63,7 @@ static int run(struct create_request *r)
 static int take_arguments(struct create_request *r, int argc, char **argv)
 {
     r->filename = optind < argc ? argv[optind++] : NULL;
-    if (r->options && asks_for_help(r->options))
+    if (r->options && option_list_asks_for_help(r->options))
         return print_options(r);
     if (!r->filename)
         return tool_usage_error(r->tool, "Expecting image file name");
@@ -137,7 +97,7 @@ static int parse(struct create_request *r, int argc, char **argv)
             r->create.format = optarg;
             break;
         case 'o':
-            if (add_options(r, optarg))
+            if (option_list_add(r->tool, &r->options, optarg))
                 return 1;
             break;
         case 'b':

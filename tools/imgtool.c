@@ -43,6 +43,19 @@ const struct command commands[] = {
      "newest)\n"
      "  --budget SIZE\n     share so much memory out among all images, where it maps most\n",
      cmd_advise_cache},
+    {"amend", "Update format-specific options of the image",
+     "[-f FMT | --image-opts] [-t CACHE] [--force] [-p] [-q]\n"
+     "        [--object OBJDEF] -o OPTIONS FILENAME\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  -q, --quiet\n     show no progress\n"
+     "  -p, --progress\n     show how far it is (without it, SIGUSR1 asks for that)\n"
+     "  -f, --format FMT\n     the format of FILENAME, instead of looking at it\n"
+     "  --image-opts\n     FILENAME is a list of options (driver=qcow2,file.filename=...), not a "
+     "file name\n"
+     "  -o, --options OPTIONS\n     NAME=VALUE,... of the format; '-o help' lists them\n"
+     "  -t, --cache CACHE\n     taken as qemu-img does, of no effect\n"
+     "  --force\n     taken as qemu-img does, of no effect: it is about keys of encrypted images\n",
+     cmd_amend},
     {"check", "Check basic image integrity",
      "[-f FMT | --image-opts] [-U] [-q] [--list] [--output human|json] "
      "FILENAME\n\nArguments:\n" FILE_OPTIONS "  -q, --quiet\n     print no summary\n"

@@ -130,3 +130,13 @@ int tool_size(struct tool *tool, const char *name, const char *value, uint64_t *
                           (long long)INT64_MAX);
     return 0;
 }
+
+bool tool_is_cache_mode(const char *mode)
+{
+    static const char *const modes[] = {"none",      "off",          "directsync",
+                                        "writeback", "writethrough", "unsafe"};
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+        if (!strcmp(mode, modes[i]))
+            return true;
+    return false;
+}

@@ -4,6 +4,20 @@
 
 #include "lib/driver.h"
 
+/* Options that an image can be created with and given later. */
+#define QCOW2_COMMON_OPTIONS                                                                       \
+    {"size", OPTION_SIZE, "Virtual disk size", NULL},                                              \
+        {"compat", OPTION_STRING, "Compatibility level (v2 [0.10] or v3 [1.1])", NULL},            \
+        {"backing_file", OPTION_STRING, "File name of a base image", NULL},                        \
+        {"backing_fmt", OPTION_STRING, "Image format of the base image", NULL},                    \
+        {"data_file", OPTION_STRING, "File name of an external data file", NULL},                  \
+        {"data_file_raw", OPTION_BOOL, "The external data file must stay valid as a raw image",    \
+         NULL},                                                                                    \
+        {"lazy_refcounts", OPTION_BOOL, "Postpone refcount updates", "off"},                       \
+    {                                                                                              \
+        "refcount_bits", OPTION_NUMBER, "Width of a reference count entry in bits", "16"           \
+    }
+
 extern const struct option_desc qcow2_create_options[];
 
 int qcow2_plan(struct create_plan *plan, const struct option_set *options, struct img_error *err);

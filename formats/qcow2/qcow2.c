@@ -1,5 +1,6 @@
 /* The qcow2 format: what the core asks of it. */
 #include "formats/qcow2/qcow2.h"
+#include "formats/qcow2/amend.h"
 #include "formats/qcow2/create.h"
 #include "formats/qcow2/ondisk.h"
 #include "formats/qcow2/snapshot_change.h"
@@ -306,4 +307,6 @@ const struct driver qcow2_driver = {
     .create_options = qcow2_create_options,
     .plan = qcow2_plan,
     .create = qcow2_create,
+    .amend_options = qcow2_amend_options,
+    .amend = qcow2_amend,
 };

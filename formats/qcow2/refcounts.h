@@ -35,6 +35,14 @@ void refcounts_free(struct refcounts *r);
 int refcounts_get(struct refcounts *r, uint64_t cluster, uint64_t *value, struct img_error *err);
 int refcounts_set(struct refcounts *r, uint64_t cluster, uint64_t value, struct img_error *err);
 
+/*
+ * refcounts_order.c: gives every refcount 1 << ORDER bits, before anything else was changed. FN
+ * hears how far it is.
+ */
+typedef void (*refcounts_progress)(void *opaque, uint64_t done, uint64_t total);
+int refcounts_change_order(struct refcounts *r, unsigned order, refcounts_progress fn, void *opaque,
+                           struct img_error *err);
+
 /* Adds DELTA (1 or -1) to the refcounts of COUNT clusters. */
 int refcounts_add(struct refcounts *r, uint64_t first, uint64_t count, int delta,
                   struct img_error *err);

@@ -40,66 +40,6 @@ struct creation {
 
 /* ---- names ---- */
 
-/* Names that QEMU knows besides those that we do. */
-static bool qemu_knows(const char *format)
-{
-    static const char *const names[] = {
-        "blkdebug",
-        "blklogwrites",
-        "blkverify",
-        "bochs",
-        "cloop",
-        "compress",
-        "copy-before-write",
-        "copy-on-read",
-        "dmg",
-        "file",
-        "ftp",
-        "ftps",
-        "gluster",
-        "host_cdrom",
-        "host_device",
-        "http",
-        "https",
-        "iscsi",
-        "luks",
-        "nbd",
-        "nfs",
-        "null-aio",
-        "null-co",
-        "nvme",
-        "parallels",
-        "preallocate",
-        "qcow",
-        "qcow2",
-        "qed",
-        "quorum",
-        "raw",
-        "rbd",
-        "replication",
-        "snapshot-access",
-        "ssh",
-        "throttle",
-        "vdi",
-        "vhdx",
-        "vmdk",
-        "vpc",
-        "vvfat",
-    };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(names[i], format))
-            return true;
-    return false;
-}
-
-static int find_driver(const struct driver **out, const char *format, struct img_error *err)
-{
-    if (!qemu_knows(format))
-        return img_fail(err, EINVAL, "Unknown file format '%s'", format);
-    *out = driver_by_name(!strcmp(format, "file") ? "raw" : format);
-    return 0;
-}
-
 static int check_driver(const struct driver *d, const char *format, struct img_error *err)
 {
     if (d && d->create)
@@ -226,7 +166,7 @@ static int put_backing(struct creation *c, struct img_error *err)
 static int read_options(struct creation *c, struct img_error *err)
 {
     const struct img_create_options *g = c->given;
-    int ret = find_driver(&c->driver, c->format, err);
+    int ret = driver_find(&c->driver, c->format, err);
     if (!ret)
         ret = check_driver(c->driver, c->format, err);
     if (!ret)
@@ -265,7 +205,7 @@ static int announce(const struct creation *c, struct img_error *err)
 static int plan(struct creation *c, struct img_error *err)
 {
     const char *backing_format = options_text(&c->options, "backing_fmt");
-    if (backing_format && !qemu_knows(backing_format))
+    if (backing_format && !driver_named_by_qemu(backing_format))
         return img_fail(err, EINVAL, "Parameter 'backing-fmt' does not accept value '%s'",
                         backing_format);
     if (options_number(&c->options, "extent_size_hint", 0) > UINT32_MAX)
@@ -386,7 +326,7 @@ int img_create_help(char **text, const char *format, const char *filename, struc
     struct option_set options;
     const char *path;
     format = format ? format : "raw";
-    int ret = find_driver(&driver, format, err);
+    int ret = driver_find(&driver, format, err);
     if (!ret)
         ret = check_driver(driver, format, err);
     if (!ret && filename)

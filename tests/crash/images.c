@@ -60,6 +60,16 @@ static const struct recipe {
     {"external data file",
      "$QEMU_IMG create -q -f qcow2 -o cluster_size=4k,data_file=data.raw image.qcow2 256k\n" IO(
          "-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k' -c 'write -z 12k 4k'")},
+    {"zero clusters, snapshot",
+     CREATE("cluster_size=4k", "256k") IO("-c 'write -z 0 60k' -c 'write -P 3 100k 8k'")
+         SNAPSHOT("first") IO("-c 'write -P 4 4k 5k' -c 'write -z 200k 20k'")},
+    {"zero clusters with places, snapshot",
+     CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 60k' -c 'write -P 3 100k 8k'")
+         SNAPSHOT("first") IO("-c 'write -P 4 8k 4k' -c 'write -z 0 20k' -c 'write -z 100k 4k'")},
+    {"zero clusters over a backing file, snapshot",
+     BASE("128k") CREATE("cluster_size=1k,backing_file=base.raw,backing_fmt=raw", "128k")
+         IO("-c 'write -P 1 8k 6k' -c 'write -z 0 4k' -c 'write -z 64k 8k'") SNAPSHOT("first")
+             IO("-c 'write -P 2 1k 1k' -c 'write -z 9k 2k'")},
     {"no file", ""},
     {"plain, 4 KiB clusters",
      CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")},

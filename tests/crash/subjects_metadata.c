@@ -98,6 +98,42 @@ static int change_long_name(struct stage *s, struct img_error *err)
     return name_backing(s, 240, err);
 }
 
+/* ---- amend -------------------------------------------------------------------------------- */
+
+/* Each list in turn, up to a NULL. */
+static int amend_all(struct stage *s, const char *const *lists, struct img_error *err)
+{
+    int ret = 0;
+    for (; *lists && !ret; lists++) {
+        struct img_amend_options options = {.options = *lists};
+        ret = img_amend(s->img, &options, err);
+        if (!ret)
+            ret = stage_step(s, true, true, err);
+    }
+    return ret;
+}
+
+static int amend_width(struct stage *s, struct img_error *err)
+{
+    static const char *const lists[] = {"refcount_bits=64", "refcount_bits=8", "refcount_bits=16",
+                                        NULL};
+    return amend_all(s, lists, err);
+}
+
+static int amend_version(struct stage *s, struct img_error *err)
+{
+    static const char *const lists[] = {"compat=0.10,refcount_bits=16",
+                                        "compat=1.1,lazy_refcounts=on,refcount_bits=32",
+                                        "lazy_refcounts=off", NULL};
+    return amend_all(s, lists, err);
+}
+
+static int amend_upgrade(struct stage *s, struct img_error *err)
+{
+    static const char *const lists[] = {"compat=1.1", "compat=0.10", NULL};
+    return amend_all(s, lists, err);
+}
+
 /* ---- create in place ---------------------------------------------------------------------- */
 
 static int create_on_device(struct stage *s, const char *options, struct img_error *err)
@@ -147,6 +183,8 @@ static int create_overlay(struct stage *s, struct img_error *err)
 #define FEATURE_NAMES                                                                              \
     "while it is not done, the table of feature names may be cut, which only words depend on"
 
+#define AMEND_BY_QEMU "$P $QEMU_IMG amend -o compat=0.10 image.qcow2"
+
 const struct subject metadata_subjects[] = {
     {"transaction", "512-byte clusters, 2 snapshots", .run = move_l1},
     {"transaction", "512-byte clusters, 2 snapshots", .run = move_all},
@@ -162,6 +200,21 @@ const struct subject metadata_subjects[] = {
      .needless = FEATURE_NAMES},
     {"header names, 1 KiB clusters", "long backing name, 1 KiB clusters", ONLY_AFTER,
      .run = change_long_name},
+    {"amend -o refcount_bits", "512-byte clusters, 2 snapshots", .run = amend_width,
+     .qemu = "$P $QEMU_IMG amend -o refcount_bits=64 image.qcow2"},
+    {"amend -o refcount_bits", "64-bit refcounts, snapshot", .run = amend_width,
+     .qemu = "$P $QEMU_IMG amend -o refcount_bits=16 image.qcow2"},
+    {"amend -o refcount_bits", "external data file", .run = amend_width},
+    {"amend -o compat", "512-byte clusters, 2 snapshots", .run = amend_version,
+     .needless = FEATURE_NAMES, .qemu = AMEND_BY_QEMU},
+    {"amend -o compat", "64 KiB clusters, snapshot, bitmap", .run = amend_version,
+     .needless = FEATURE_NAMES},
+    {"amend -o compat", "zero clusters over a backing file, snapshot", .run = amend_version,
+     .needless = FEATURE_NAMES, .qemu = AMEND_BY_QEMU},
+    {"amend -o compat", "zero clusters, snapshot", .run = amend_version, .needless = FEATURE_NAMES},
+    {"amend -o compat", "zero clusters with places, snapshot", .run = amend_version,
+     .needless = FEATURE_NAMES, .qemu = AMEND_BY_QEMU},
+    {"amend -o compat", "version 2, snapshots", .run = amend_upgrade, .needless = FEATURE_NAMES},
     {"create on a device", "a device with an old image", ON_DEVICE, .run = create_small},
     {"create on a device", "a device with an old image", ON_DEVICE, .run = create_preallocated},
     {"create on a device", "a device with an old image", ON_DEVICE, .run = create_default},
