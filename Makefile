@@ -231,7 +231,13 @@ CRASH = $(TEST_ENV) $(BUILD)/tests/crash/crash
 crash: ## Power failures at 10,000 instants a command (CRASH_STATES), and QEMU's own beside
 	$(DEPS) build test
 	$(SUBMAKE) all $(CRASH_BIN)
-	@CRASH_STATES=$(or $(CRASH_STATES),10000) $(CRASH) --qemu-rows metadata wrong
+	@CRASH_STATES=$(or $(CRASH_STATES),10000) $(CRASH) --qemu-rows metadata guest wrong
+
+nightly: ## Random runs at length: 2,000 sequences of guest writes (SEQUENCES)
+	$(DEPS) build test
+	$(SUBMAKE) all test-programs
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && TMPDIR=$$tmp \
+	    SEQUENCES=$(or $(SEQUENCES),2000) $(TEST_ENV) tests/interop/test_random_writes
 
 crash-mutants: ## Each flush left out, in the runs and in the sources: the crash tests must see it
 	$(DEPS) build test
@@ -242,7 +248,7 @@ crash-mutants: ## Each flush left out, in the runs and in the sources: the crash
 law: all ## Check the dependency law alone
 	@$(TEST_ENV) tests/law
 
-.PHONY: crash crash-mutants deps demo check asan ubsan valgrind coverage fuzz bench law
+.PHONY: crash crash-mutants nightly deps demo check asan ubsan valgrind coverage fuzz bench law
 
 # libFuzzer brings its own main; the programs land beside their corpus in build/fuzz.
 fuzz-programs: $(FUZZ_BIN)

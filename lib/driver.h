@@ -27,6 +27,8 @@ struct layer {
     char *data_file_name;  /* NULL: none */
     bool external_data;    /* guest data lies in data_file, not in file */
     bool encrypted;
+    /* set by the core before the format is asked to change anything: */
+    bool backed; /* what is unallocated here is read from somewhere below */
     const char
         *bitmaps_stale; /* why its bitmaps say nothing any more; NULL: they do, or none are there */
 };
@@ -76,6 +78,56 @@ struct amend_request {
     void *opaque;
 };
 
+/* What is to be done to a bitmap: struct img_bitmap_action, with the layer instead of the image. */
+struct bitmap_action {
+    enum img_bitmap_action_kind kind;
+    uint64_t granularity;
+    const char *source_name;
+    struct layer *source; /* NULL: the layer that is changed */
+};
+
+/*
+ * A place for guest data: LENGTH bytes of FILE at HOST. With HEAD or TAIL, so many bytes before and
+ * behind it belong to the same place and must be given what the disk has there.
+ */
+struct placement {
+    uint64_t length;
+    struct file *file;
+    host_off host;
+    uint64_t head, tail;
+    bool blank; /* all of it reads as zeroes on the host: what has to be zero need not be written */
+    int how;    /* the format's own */
+};
+
+/*
+ * What a format does for guest writes. The core writes the data itself: it asks for a place, fills
+ * it, and tells the format that it is filled, or that it could not be. Ranges lie inside the layer.
+ * Each call may leave its change in memory, where map sees it; flush brings it to disk, in an order
+ * in which no crash shows a place before what was written there.
+ */
+struct driver_writing {
+    /* A place for the bytes from OFF on, MAX at most. */
+    int (*place)(struct layer *l, guest_off off, uint64_t max, struct placement *out,
+                 struct img_error *err);
+    /* P is filled: from now on the disk has these bytes at OFF. When it fails, P is given up. */
+    int (*link)(struct layer *l, guest_off off, const struct placement *p, struct img_error *err);
+    /* P could not be filled. */
+    void (*give_up)(struct layer *l, guest_off off, const struct placement *p);
+    /* The alignment of zero and discard; the end of the disk is aligned, too. */
+    uint64_t (*zero_unit)(const struct layer *l);
+    /* Makes a range read as zeroes without writing them, *DONE bytes of it, which may be less than
+     * LEN. None: the core is to write zeroes. FLAGS: enum img_zero_flags. */
+    int (*zero)(struct layer *l, guest_off off, uint64_t len, unsigned flags, uint64_t *done,
+                struct img_error *err);
+    /* The guest needs a range, of whole clusters, no longer; *DONE as above, but never 0. */
+    int (*discard)(struct layer *l, guest_off off, uint64_t len, uint64_t *done,
+                   struct img_error *err);
+    int (*flush)(struct layer *l, struct img_error *err);
+    /* The same, and nothing is kept in memory: before something else changes the image. NULL:
+     * nothing ever is. */
+    int (*settle)(struct layer *l, struct img_error *err);
+};
+
 struct driver {
     const char *name;
     bool plain; /* the file is the disk: there is no metadata that a writer could change under a
@@ -112,6 +164,8 @@ struct driver {
     int (*snapshot_apply)(struct layer *l, const char *id_or_name, struct img_error *err);
     int (*snapshot_delete)(struct layer *l, const char *name, struct img_error *err);
 
+    const struct driver_writing *writing; /* NULL: guest data cannot be written */
+
     /* What a new image can be given: "size" and more. NULL: this format cannot be created. */
     const struct option_desc *create_options;
     /* Checks OPTIONS and computes what they lead to, without any I/O. -EFBIG: the size is too
@@ -125,6 +179,10 @@ struct driver {
     const struct option_desc *amend_options;
     /* Changes a layer that was opened to be written. NULL: options of this format cannot change. */
     int (*amend)(struct layer *l, const struct amend_request *request, struct img_error *err);
+    /* Does all of ACTIONS to the bitmap NAME, or nothing; *FAILED as in img_bitmap_change. NULL:
+     * the format has no bitmaps. */
+    int (*change_bitmap)(struct layer *l, const char *name, const struct bitmap_action *actions,
+                         size_t count, size_t *failed, struct img_error *err);
 };
 
 /* All formats, raw last; ends with NULL. Defined by the formats (formats/drivers.c). */
@@ -136,6 +194,11 @@ const struct driver *driver_by_name(const char *name);
 bool driver_named_by_qemu(const char *format);
 /* The driver of a format that the user names; NULL for one that only QEMU has. */
 int driver_find(const struct driver **out, const char *format, struct img_error *err);
+
+/* ops/bitmap.c */
+/* What holds for a new bitmap in any format. */
+int bitmap_check_new(const char *name, uint64_t granularity, struct img_error *err);
+int bitmap_not_found(const char *name, struct img_error *err);
 
 /*
  * Chooses by looking at the file. *GUESSED: nothing matched its first bytes; *OUT is then raw, or,

@@ -122,6 +122,11 @@ static int write_zeroes(struct file *f, host_off off, uint64_t len, const char *
     return 0;
 }
 
+int file_write_zeroes(struct file *f, host_off off, uint64_t len, struct img_error *err)
+{
+    return write_zeroes(f, off, len, "Could not write zeroes", err);
+}
+
 int file_zero(struct file *f, host_off off, uint64_t len, struct img_error *err)
 {
     uint64_t size;
@@ -132,6 +137,17 @@ int file_zero(struct file *f, host_off off, uint64_t len, struct img_error *err)
         return ret;
     len = min_u64(len, size - off.v);
     ret = f->ops->zero(f, off, len);
+    if (ret == -EOPNOTSUPP)
+        return write_zeroes(f, off, len, "Could not write zeroes", err);
+    return ret < 0 ? img_fail_errno(err, -ret, "Could not write zeroes") : 0;
+}
+
+int file_zero_keep(struct file *f, host_off off, uint64_t len, struct img_error *err)
+{
+    int ret = len ? file_zero(f, off, len, err) : 0;
+    if (ret < 0 || !len || f->device)
+        return ret;
+    ret = f->ops->allocate(f, off, len);
     if (ret == -EOPNOTSUPP)
         return write_zeroes(f, off, len, "Could not write zeroes", err);
     return ret < 0 ? img_fail_errno(err, -ret, "Could not write zeroes") : 0;

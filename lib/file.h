@@ -102,11 +102,16 @@ int file_read_padded(struct file *f, void *buf, size_t len, host_off off, struct
  * Only file_flush makes sure that what was written survives.
  */
 int file_write(struct file *f, const void *buf, size_t len, host_off off, struct img_error *err);
+/* The same with zeroes that are written out. */
+int file_write_zeroes(struct file *f, host_off off, uint64_t len, struct img_error *err);
 int file_truncate(struct file *f, uint64_t size, struct img_error *err);
 int file_flush(struct file *f, struct img_error *err);
 
 /* Makes a range read as zeroes; past the end of the file, the file grows by a hole. */
 int file_zero(struct file *f, host_off off, uint64_t len, struct img_error *err);
+
+/* The same, and the range has space of its own. */
+int file_zero_keep(struct file *f, host_off off, uint64_t len, struct img_error *err);
 
 /* Makes the file at least TO bytes long and gives [FROM, TO), which lies past its end, space by
  * MODE. */

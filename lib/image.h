@@ -41,6 +41,9 @@ int img_open_file(struct img **out, struct file *f, struct file *data_file, cons
 int img_open_memory(struct img **out, const void *data, size_t size, const char *format,
                     unsigned flags, struct img_error *err);
 
+/* write.c: brings what the guest wrote to disk, before anything else changes the image. */
+int layer_settle(struct layer *l, struct img_error *err);
+
 /* Opens FILENAME as OPTIONS say, without its parent. *REF is what it names, for the caller to
  * clear. */
 int layer_open_top(struct layer **out, struct image_ref *ref, const char *filename,

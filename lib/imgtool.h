@@ -136,7 +136,10 @@ struct img_open_options {
 IMG_API int img_open(struct img **img, const char *filename, const struct img_open_options *options,
                      struct img_error *err);
 
-/* Closes a handle; NULL is fine. What was written and not flushed may be lost: see img_flush. */
+/*
+ * Closes a handle; NULL is fine. What was written is brought to disk as by img_flush, but nobody
+ * hears of it when that fails: call img_flush first.
+ */
 IMG_API void img_close(struct img *img);
 
 /* Virtual size: a multiple of 512, or for a raw file its length rounded up to the next. */
@@ -572,6 +575,47 @@ IMG_API int img_create_help(char **text, const char *format, const char *filenam
  */
 
 /*
+ * Guest writes: LENGTH bytes from OFFSET on, any numbers that lie inside img_size. In a chain only
+ * the image itself is written, never what lies below it.
+ *
+ * What was written is seen at once by reads through the same handle; it is on disk after img_flush.
+ * If the machine fails before that, each sector of 512 bytes is what it was after one of the
+ * writes, or what it was before them; the image is never corrupt, but may hold clusters that nobody
+ * uses (`check` calls them leaks). Changes of the mapping wait in memory, 16 MiB of them at most.
+ *
+ * Errors: -EINVAL for a range outside the disk or an image that was not opened with IMG_OPEN_WRITE,
+ * or was opened for its metadata; for a part of a cluster whose rest is in a backing file that was
+ * not opened; for a damaged image, before anything was written. -ENOTSUP for an encrypted image.
+ * -ENOSPC, -EIO and the like from the host: what that call had written until then stays. After a
+ * flush that failed every further change fails with -EIO: open the image again to see what it has.
+ *
+ * Persistent bitmaps of the image that record writes (flag "auto") are kept up: they are marked "in
+ * use" on disk before the first write, and hold all of the writes when the image is closed. Until
+ * then, and for good when that fails, no program will trust them (the specification, "Bitmaps").
+ */
+IMG_API int img_write(struct img *img, const void *buf, size_t length, uint64_t offset,
+                      struct img_error *err);
+
+enum img_zero_flags {
+    IMG_ZERO_UNMAP = 1 << 0, /* the space on the host need not be kept */
+};
+
+/* Makes a range read as zeroes, without writing them where the format can say it in its tables. */
+IMG_API int img_write_zeroes(struct img *img, uint64_t offset, uint64_t length, unsigned flags,
+                             struct img_error *err);
+
+/*
+ * Says that nobody needs what is in a range. Of a qcow2 image, the clusters that lie in it whole
+ * read as zeroes from then on, and their space is given back; in version 2 (the specification has
+ * no zero clusters there) nothing happens over a backing file. Of a raw image, all of the range
+ * reads as zeroes.
+ */
+IMG_API int img_discard(struct img *img, uint64_t offset, uint64_t length, struct img_error *err);
+
+/* Brings all that was written to disk. */
+IMG_API int img_flush(struct img *img, struct img_error *err);
+
+/*
  * Internal snapshots. img_describe lists them; the specification, "Snapshots". The names need not
  * differ; IDs are given by the library, as QEMU does: one more than the largest there is. Each call
  * needs space for the tables that change, as they cannot be overwritten: at most all L2 tables of
@@ -595,6 +639,7 @@ IMG_API int img_snapshot_apply(struct img *img, const char *id_or_name, struct i
 
 /* Deletes the first snapshot of this name. -ENOENT when there is none. */
 IMG_API int img_snapshot_delete(struct img *img, const char *name, struct img_error *err);
+
 struct img_amend_options {
     /* "NAME=VALUE,..."; a comma in a value is doubled. img_amend_help lists the names. */
     const char *options;
@@ -610,17 +655,65 @@ struct img_amend_options {
  *
  * Up to three steps, in the order of QEMU: what makes the image newer, and the rest; the size; what
  * makes it older. Each is done wholly or not at all, at every instant, and when one fails, those
- * before it are done. compat=0.10 gives zero clusters that hide a backing file's data space of their
- * own, and drops bitmaps, which that level does not have.
+ * before it are done. compat=0.10 gives zero clusters that hide a backing file's data space of
+ * their own, and drops bitmaps, which that level does not have.
  *
- * Errors: -EINVAL for an option, -ENOTSUP for what cannot be changed, -ENOSPC, -ECANCELED, and those
- * of the host.
+ * Errors: -EINVAL for an option, -ENOTSUP for what cannot be changed, -ENOSPC, -ECANCELED, and
+ * those of the host.
  */
 IMG_API int img_amend(struct img *img, const struct img_amend_options *options,
                       struct img_error *err);
 
 /* The options that can be changed, a line each. *TEXT is owned by the caller: free(). */
 IMG_API int img_amend_help(char **text, const char *format, struct img_error *err);
+
+/* What can be done to a persistent bitmap: a record of which parts of the disk were written. */
+enum img_bitmap_action_kind {
+    IMG_BITMAP_ADD,     /* a new one, empty and enabled */
+    IMG_BITMAP_REMOVE,  /* the only thing to do with one that is in use (IMG_BITMAP_IN_USE) */
+    IMG_BITMAP_CLEAR,   /* all its bits */
+    IMG_BITMAP_ENABLE,  /* from now on writes set bits */
+    IMG_BITMAP_DISABLE, /* and do not */
+    IMG_BITMAP_MERGE,   /* sets the bits for all that another bitmap has set */
+};
+
+struct img_bitmap_action {
+    enum img_bitmap_action_kind kind;
+    /* ADD: bytes that a bit stands for, a power of two, 512 to 2 GiB. 0: the image's cluster size,
+     * but 4 KiB at least and 64 KiB at most. */
+    uint64_t granularity;
+    /* MERGE: the name of a bitmap in SOURCE, or, when that is NULL, in the image itself. Both disks
+     * have the same size, the granularities need not be the same. */
+    const char *source_name;
+    struct img *source;
+};
+
+/*
+ * Does COUNT actions, in their order, to the bitmap NAME of IMG, which was opened with
+ * IMG_OPEN_WRITE: all of them, or none. It makes no difference whether the bitmap is enabled.
+ *
+ * The rules are those of the specification ("Bitmaps extension", "Bitmaps") and of QEMU: version 3
+ * images only, at most 65535 bitmaps with names of at most 1023 bytes, at most 512 MiB of bits
+ * each. Bitmaps that are no longer valid as a whole (IMG_WARN_BITMAPS_STALE) do not exist; what
+ * changes an image drops them.
+ *
+ * *FAILED (may be NULL) is the index of the action that was refused, or COUNT when it was none of
+ * them: the image could not be changed. Errors: -ENOENT, -EEXIST, -EINVAL, -ENOTSUP, -ENOSPC and
+ * those of the host. Not to be called while another thread uses IMG; SOURCE is only read.
+ */
+IMG_API int img_bitmap_change(struct img *img, const char *name,
+                              const struct img_bitmap_action *actions, size_t count, size_t *failed,
+                              struct img_error *err);
+
+/* One action alone. */
+IMG_API int img_bitmap_add(struct img *img, const char *name, uint64_t granularity,
+                           struct img_error *err);
+IMG_API int img_bitmap_remove(struct img *img, const char *name, struct img_error *err);
+IMG_API int img_bitmap_clear(struct img *img, const char *name, struct img_error *err);
+IMG_API int img_bitmap_enable(struct img *img, const char *name, struct img_error *err);
+IMG_API int img_bitmap_disable(struct img *img, const char *name, struct img_error *err);
+IMG_API int img_bitmap_merge(struct img *img, const char *name, struct img *source,
+                             const char *source_name, struct img_error *err);
 
 #ifdef __cplusplus
 }

@@ -56,6 +56,24 @@ const struct command commands[] = {
      "  -t, --cache CACHE\n     taken as qemu-img does, of no effect\n"
      "  --force\n     taken as qemu-img does, of no effect: it is about keys of encrypted images\n",
      cmd_amend},
+    {"bitmap", "Perform modifications of the persistent bitmap in the image",
+     "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)...\n"
+     "        [-b SOURCE_FILE [-F SOURCE_FMT]] [-g GRANULARITY] [-f FMT | --image-opts]\n"
+     "        [--object OBJDEF] FILENAME BITMAP\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  -f, --format FMT\n     the format of FILENAME, instead of looking at it\n"
+     "  --image-opts\n"
+     "     FILENAME is a list of options (driver=qcow2,file.filename=...), not a file name\n"
+     "  --add\n     make BITMAP, empty, and enable it\n"
+     "  -g, --granularity GRANULARITY\n     bytes that a bit of the new BITMAP stands for\n"
+     "  --remove\n     remove BITMAP\n"
+     "  --clear\n     clear all bits of BITMAP\n"
+     "  --enable, --disable\n     whether writes to the disk set bits from now on\n"
+     "  --merge SOURCE\n     set the bits for all that the bitmap SOURCE has set\n"
+     "  -b, --source-file SOURCE_FILE\n     the image that has SOURCE (default FILENAME)\n"
+     "  -F, --source-format SOURCE_FMT\n     the format of SOURCE_FILE\n"
+     "\nSeveral actions are done in their order; when one is refused, none is.\n",
+     cmd_bitmap},
     {"check", "Check basic image integrity",
      "[-f FMT | --image-opts] [-U] [-q] [--list] [--output human|json] "
      "FILENAME\n\nArguments:\n" FILE_OPTIONS "  -q, --quiet\n     print no summary\n"

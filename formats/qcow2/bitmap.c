@@ -32,7 +32,7 @@ static const char *broken_field(const struct qcow2 *q, const struct ondisk_bitma
     if (flags & ~(uint32_t)(IMG_BITMAP_IN_USE | IMG_BITMAP_AUTO))
         return "flags";
     *value = d->type;
-    if (d->type != 1)
+    if (d->type != BITMAP_TYPE_DIRTY)
         return "type";
     *value = d->granularity_bits;
     if (d->granularity_bits < MIN_BITMAP_GRANULARITY_BITS ||
@@ -44,7 +44,7 @@ static const char *broken_field(const struct qcow2 *q, const struct ondisk_bitma
     return NULL;
 }
 
-static int read_one(const struct qcow2 *q, struct reader *r, struct img_bitmap_info *b,
+static int read_one(const struct qcow2 *q, struct reader *r, struct qcow2_bitmap *b,
                     struct img_error *err)
 {
     struct ondisk_bitmap d;
@@ -61,7 +61,7 @@ static int read_one(const struct qcow2 *q, struct reader *r, struct img_bitmap_i
     if (load_be16(d.name_size) > MAX_BITMAP_NAME)
         return img_fail(err, EINVAL, "Bitmap name too long (name_size %u, at most %d)",
                         load_be16(d.name_size), MAX_BITMAP_NAME);
-    ret = reader_get_string(r, &b->name, load_be16(d.name_size), err);
+    ret = reader_get_string(r, &b->info.name, load_be16(d.name_size), err);
     if (!ret) /* entries are padded to 8 bytes */
         ret = reader_skip(r, align_up(r->at - start, 8) - (r->at - start), err);
     if (ret < 0)
@@ -69,10 +69,12 @@ static int read_one(const struct qcow2 *q, struct reader *r, struct img_bitmap_i
     const char *field = broken_field(q, &d, &value);
     if (field)
         return img_fail(err, EINVAL,
-                        "Bitmap '%s' doesn't satisfy the constraints (%s: %#" PRIx64 ")", b->name,
-                        field, value);
-    b->flags = load_be32(d.flags);
-    b->granularity = 1u << d.granularity_bits;
+                        "Bitmap '%s' doesn't satisfy the constraints (%s: %#" PRIx64 ")",
+                        b->info.name, field, value);
+    b->info.flags = load_be32(d.flags);
+    b->info.granularity = 1u << d.granularity_bits;
+    b->table_offset = load_be64(d.table_offset);
+    b->table_entries = load_be32(d.table_size);
     return 0;
 }
 
@@ -90,7 +92,7 @@ static int check_unique(const struct qcow2 *q, struct img_error *err)
     if (!sorted)
         return img_fail_nomem(err);
     for (size_t i = 0; i < q->bitmap_count; i++)
-        sorted[i] = &q->bitmaps[i];
+        sorted[i] = &q->bitmaps[i].info;
     qsort(sorted, q->bitmap_count, sizeof *sorted, by_name);
     for (size_t i = 1; i < q->bitmap_count && !ret; i++)
         if (!strcmp(sorted[i - 1]->name, sorted[i]->name))
@@ -113,7 +115,7 @@ int qcow2_read_bitmaps(struct qcow2 *q, struct img_error *err)
                         " bytes",
                         ext->bitmap_count, ext->bitmap_directory_size);
     for (size_t i = 0; i < q->bitmap_count; i++) /* a check reads them each time anew */
-        free(q->bitmaps[i].name);
+        free(q->bitmaps[i].info.name);
     free(q->bitmaps);
     q->bitmap_count = 0;
     q->bitmaps = calloc(ext->bitmap_count, sizeof *q->bitmaps);

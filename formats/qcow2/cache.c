@@ -156,3 +156,21 @@ int cache_get(struct cache *c, size_t page_size, size_t capacity, uint64_t key, 
     *out = other ? other : page;
     return 0;
 }
+
+void cache_drop(struct cache *c, uint64_t key)
+{
+    if (!atomic_load_explicit(&c->ready, memory_order_acquire))
+        return;
+    size_t index = set_of(c, key);
+    struct cache_set *s = &c->sets[index];
+    struct page *old = NULL;
+    pthread_mutex_lock(&c->locks[index % CACHE_LOCKS]);
+    for (unsigned way = 0; way < CACHE_WAYS; way++) {
+        if (!s->pages[way] || s->keys[way] != key)
+            continue;
+        old = s->pages[way];
+        s->pages[way] = NULL;
+    }
+    pthread_mutex_unlock(&c->locks[index % CACHE_LOCKS]);
+    cache_put(c, old);
+}

@@ -51,6 +51,9 @@ int cache_get(struct cache *c, size_t page_size, size_t capacity, uint64_t key, 
               cache_fill fill, void *opaque, struct page **out, struct img_error *err);
 void cache_put(struct cache *c, struct page *page);
 
+/* Forgets the page of KEY, if it is there. */
+void cache_drop(struct cache *c, uint64_t key);
+
 /* Forgets every page. */
 void cache_forget(struct cache *c);
 

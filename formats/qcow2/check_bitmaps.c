@@ -14,9 +14,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-#define BITMAP_OFFSET_MASK   0x00fffffffffffe00ull
-#define BITMAP_RESERVED_MASK 0xff000000000001feull
-
 static const char *broken_entry(const struct check *c, uint64_t entry)
 {
     uint64_t offset = entry & BITMAP_OFFSET_MASK;

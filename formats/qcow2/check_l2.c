@@ -178,7 +178,8 @@ static int check_entry(struct walk *w, uint64_t entry, uint64_t bitmap)
                  entry);
     if (!zero && (uint32_t)bitmap)
         bad(w, INVALID_ENTRY, "ERROR: Unallocated cluster has non-zero subcluster allocation map");
-    if (entry & ENTRY_COPIED)
+    /* a zero cluster that keeps its place at the start of the data file is as QEMU leaves it */
+    if ((entry & ENTRY_COPIED) && !(zero && g->external_data))
         bad_once(w, COPIED_FLAG,
                  "ERROR copied flag set for a cluster without an offset: l2_entry=%" PRIx64, entry);
     return 0;

@@ -116,6 +116,13 @@ struct ondisk_bitmap {
 
 static_assert(sizeof(struct ondisk_bitmap) == 24, "bitmap directory entry");
 
+enum { BITMAP_TYPE_DIRTY = 1 };
+
+/* "Bitmap table" */
+#define BITMAP_OFFSET_MASK   0x00fffffffffffe00ull
+#define BITMAP_RESERVED_MASK 0xff000000000001feull
+#define BITMAP_ALL_ONES      1ull
+
 /* "Snapshots" */
 struct ondisk_snapshot {
     uint8_t l1_table_offset[8];

@@ -4,6 +4,7 @@
 #include "formats/qcow2/create.h"
 #include "formats/qcow2/ondisk.h"
 #include "formats/qcow2/snapshot_change.h"
+#include "formats/qcow2/write.h"
 #include "lib/bytes.h"
 #include "lib/checked.h"
 
@@ -116,7 +117,7 @@ static void forget_metadata(struct qcow2 *q)
         free(q->snapshots[i].info.name);
     }
     for (size_t i = 0; i < q->bitmap_count; i++)
-        free(q->bitmaps[i].name);
+        free(q->bitmaps[i].info.name);
     free(q->snapshots);
     free(q->bitmaps);
     free(q->l1);
@@ -130,6 +131,7 @@ static void forget_metadata(struct qcow2 *q)
 static void qcow2_close(struct layer *l)
 {
     struct qcow2 *q = l->state;
+    qcow2_stop_writing(q);
     forget_metadata(q);
     cache_destroy(&q->tables);
     cache_destroy(&q->clusters);
@@ -238,7 +240,7 @@ static int copy_bitmaps(const struct qcow2 *q, struct img_qcow2_info *info, stru
         return img_fail_nomem(err);
     for (size_t i = 0; i < q->bitmap_count; i++) {
         struct img_bitmap_info *b = &info->bitmaps[info->bitmap_count++];
-        *b = q->bitmaps[i];
+        *b = q->bitmaps[i].info;
         b->name = strdup(b->name);
         if (!b->name)
             return img_fail_nomem(err);
@@ -289,6 +291,17 @@ static int qcow2_tables(struct layer *l, struct layer_tables *out, struct img_er
     return 0;
 }
 
+static const struct driver_writing writing = {
+    .place = qcow2_place,
+    .link = qcow2_link,
+    .give_up = qcow2_give_up,
+    .zero_unit = qcow2_zero_unit,
+    .zero = qcow2_zero,
+    .discard = qcow2_discard,
+    .flush = qcow2_flush,
+    .settle = qcow2_settle_layer,
+};
+
 const struct driver qcow2_driver = {
     .name = "qcow2",
     .probe = qcow2_probe,
@@ -304,9 +317,11 @@ const struct driver qcow2_driver = {
     .snapshot_create = qcow2_snapshot_create,
     .snapshot_apply = qcow2_snapshot_apply,
     .snapshot_delete = qcow2_snapshot_delete,
+    .writing = &writing,
     .create_options = qcow2_create_options,
     .plan = qcow2_plan,
     .create = qcow2_create,
     .amend_options = qcow2_amend_options,
     .amend = qcow2_amend,
+    .change_bitmap = qcow2_change_bitmap,
 };

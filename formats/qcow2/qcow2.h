@@ -47,6 +47,13 @@ struct qcow2_snapshot {
     uint32_t extra_size;
 };
 
+struct qcow2_bitmap {
+    struct img_bitmap_info info;
+    uint64_t table_offset;
+    uint32_t table_entries;
+    bool recording; /* it is in use by this handle, which is going to complete it */
+};
+
 /* A table whose place the header names. */
 struct placed_table {
     const char *name;
@@ -71,7 +78,7 @@ struct qcow2 {
     struct qcow2_snapshot *snapshots;
     size_t snapshot_count;
     uint64_t snapshots_length; /* bytes of their table */
-    struct img_bitmap_info *bitmaps;
+    struct qcow2_bitmap *bitmaps;
     size_t bitmap_count;
     struct img_encryption_info encryption;
 
@@ -84,10 +91,13 @@ struct qcow2 {
     struct cache clusters;            /* decompressed clusters */
     atomic_uint_least64_t known_size; /* of the file: refreshed when an offset lies past it */
     atomic_int data_has_holes;        /* -1: not known yet */
+    struct qcow2_writer *writer;      /* guest writes (write.h); NULL: none so far */
+    struct write_log *log;            /* what was written, for the bitmaps; NULL: none records it */
 };
 
 /* qcow2.c */
-/* Reads all metadata again, after a transaction. When that fails, the handle is good for nothing. */
+/* Reads all metadata again, after a transaction. When that fails, the handle is good for nothing.
+ */
 int qcow2_reload(struct qcow2 *q, struct img_error *err);
 
 /* -EBADF when it is not. */
@@ -132,6 +142,8 @@ struct l2_piece {
 };
 int qcow2_l2_piece(struct qcow2 *q, uint64_t table, uint32_t l2_index, uint64_t max,
                    struct l2_piece *out, struct img_error *err);
+/* How many bytes a piece has. */
+uint32_t qcow2_piece_bytes(const struct qcow2 *q);
 /* *TABLE: the L2 table's offset, 0 where there is none. */
 int qcow2_l1_entry(struct qcow2 *q, uint64_t l1_index, uint64_t *table, struct img_error *err);
 /* Is what an L1 entry names a place for an L2 table? */
@@ -149,6 +161,10 @@ int qcow2_lookup(struct qcow2 *q, guest_off off, struct qcow2_mapping *out, stru
 /* compress.c */
 int qcow2_read_compressed(struct layer *l, void *buf, size_t len, guest_off off,
                           struct img_error *err);
+
+/* bitmap_change.c */
+int qcow2_change_bitmap(struct layer *l, const char *name, const struct bitmap_action *actions,
+                        size_t count, size_t *failed, struct img_error *err);
 
 /* check.c */
 struct check_report;

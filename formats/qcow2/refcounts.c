@@ -8,6 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+uint64_t refcounts_per_block(const struct refcounts *r)
+{
+    return r->q->geometry.cluster_size * 8ull >> r->order;
+}
+
 static uint64_t per_block(const struct refcounts *r, unsigned order)
 {
     return r->q->geometry.cluster_size * 8ull >> order;
@@ -21,9 +26,19 @@ static int compare_u64(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-static bool is_metadata(const struct refcounts *r, uint64_t cluster)
+bool refcounts_guarded(const struct refcounts *r, uint64_t first, uint64_t count)
 {
-    return bsearch(&cluster, r->metadata, r->metadata_count, sizeof cluster, compare_u64);
+    unsigned bits = r->q->geometry.cluster_bits;
+    size_t low = 0, high = r->metadata_count;
+    while (low < high) { /* the first that does not lie before FIRST */
+        size_t middle = low + (high - low) / 2;
+        if (r->metadata[middle] < first)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return (low < r->metadata_count && r->metadata[low] < first + count) ||
+           qcow2_overlapped(r->q, first << bits, count << bits);
 }
 
 /* A block that stands for two ranges would be changed for one and read for the other. */
@@ -165,7 +180,8 @@ static int read_old(struct refcounts *r, uint64_t index, uint8_t *data, struct i
 }
 
 /* The block that stands for INDEX, read on first use. */
-static int load(struct refcounts *r, uint64_t index, struct refblock **out, struct img_error *err)
+int refcounts_load(struct refcounts *r, uint64_t index, struct refblock **out,
+                   struct img_error *err)
 {
     int ret = grow(r, index + 1, err);
     if (ret < 0)
@@ -190,9 +206,28 @@ static int load(struct refcounts *r, uint64_t index, struct refblock **out, stru
     return 0;
 }
 
-/* Notes that a block is going to differ, and what of it was in use. */
-static int change(struct refcounts *r, uint64_t index, struct refblock *b, struct img_error *err)
+static void change_in_place(struct refcounts *r, uint64_t index, struct refblock *b, size_t from,
+                            size_t to)
 {
+    if (b->dirty_from >= b->dirty_to) {
+        b->dirty_from = from;
+        b->dirty_to = to;
+        r->changed[r->changed_count++] = index;
+        return;
+    }
+    b->dirty_from = (size_t)min_u64(b->dirty_from, from);
+    b->dirty_to = (size_t)max_u64(b->dirty_to, to);
+}
+
+/* Notes that a block is going to differ, and what of it was in use. */
+int refcounts_change(struct refcounts *r, uint64_t index, struct refblock *b, uint64_t at,
+                     uint64_t n, struct img_error *err)
+{
+    if (r->in_place) {
+        uint64_t from = at << r->order, to = (at + n) << r->order; /* bits */
+        change_in_place(r, index, b, (size_t)(from / 8), (size_t)((to + 7) / 8));
+        return 0;
+    }
     if (b->old_used)
         return 0;
     uint64_t count = per_block(r, r->order);
@@ -220,7 +255,7 @@ int refcounts_get(struct refcounts *r, uint64_t cluster, uint64_t *value, struct
     *value = 0;
     if (cluster / n >= r->entries)
         return 0;
-    int ret = load(r, cluster / n, &b, err);
+    int ret = refcounts_load(r, cluster / n, &b, err);
     if (!ret)
         *value = refword_get(b->data, cluster % n, r->order);
     return ret;
@@ -230,7 +265,7 @@ int refcounts_set(struct refcounts *r, uint64_t cluster, uint64_t value, struct 
 {
     struct refblock *b;
     uint64_t n = per_block(r, r->order);
-    int ret = load(r, cluster / n, &b, err);
+    int ret = refcounts_load(r, cluster / n, &b, err);
     if (!ret && refword_get(b->data, cluster % n, r->order) == value)
         return 0;
     if (!ret && value > refword_max(r->order))
@@ -239,7 +274,7 @@ int refcounts_set(struct refcounts *r, uint64_t cluster, uint64_t value, struct 
                        " does not fit in %u bits",
                        value, cluster << r->q->geometry.cluster_bits, 1u << r->order);
     if (!ret)
-        ret = change(r, cluster / n, b, err);
+        ret = refcounts_change(r, cluster / n, b, cluster % n, 1, err);
     if (!ret)
         refword_set(b->data, cluster % n, r->order, value);
     return ret;
@@ -265,9 +300,9 @@ static int add_in_block(struct refcounts *r, uint64_t index, uint64_t at, uint64
 {
     struct refblock *b;
     uint64_t bound = delta > 0 ? refword_max(r->order) : 0;
-    int ret = load(r, index, &b, err);
+    int ret = refcounts_load(r, index, &b, err);
     if (!ret)
-        ret = change(r, index, b, err);
+        ret = refcounts_change(r, index, b, at, n, err);
     for (uint64_t i = at; !ret && i < at + n; i++) {
         uint64_t value = refword_get(b->data, i, r->order);
         if (value == bound)
@@ -294,17 +329,15 @@ int refcounts_add(struct refcounts *r, uint64_t first, uint64_t count, int delta
 
 /* ---- allocation ---------------------------------------------------------------------------- */
 
-static int is_free(struct refcounts *r, uint64_t cluster, bool *out, struct img_error *err)
+int refcounts_is_free(struct refcounts *r, uint64_t cluster, bool *out, struct img_error *err)
 {
     struct refblock *b;
-    const struct qcow2 *q = r->q;
     uint64_t n = per_block(r, r->order);
-    int ret = load(r, cluster / n, &b, err);
+    int ret = refcounts_load(r, cluster / n, &b, err);
     if (ret < 0)
         return ret;
     *out = !refword_get(b->data, cluster % n, r->order) && !was_used(b, cluster % n) &&
-           !is_metadata(r, cluster) &&
-           !qcow2_overlapped(q, cluster << q->geometry.cluster_bits, q->geometry.cluster_size);
+           !refcounts_guarded(r, cluster, 1);
     return 0;
 }
 
@@ -316,7 +349,7 @@ int refcounts_allocate(struct refcounts *r, uint64_t count, uint64_t *first, str
         bool unused;
         if (at >= (uint64_t)INT64_MAX >> r->q->geometry.cluster_bits)
             return img_fail(err, EFBIG, "The image file cannot grow any further");
-        ret = is_free(r, at, &unused, err);
+        ret = refcounts_is_free(r, at, &unused, err);
         if (ret < 0)
             return ret;
         run = unused ? run + 1 : 0;

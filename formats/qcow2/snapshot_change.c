@@ -241,7 +241,8 @@ int qcow2_snapshot_apply(struct layer *l, const char *id_or_name, struct img_err
     const struct qcow2_snapshot *s;
     if (q->bitmap_count) /* they would describe another disk */
         return img_fail_detail(err, EBUSY, "Device has active dirty bitmaps",
-                               "%zu of them, one is '%s'", q->bitmap_count, q->bitmaps[0].name);
+                               "%zu of them, one is '%s'", q->bitmap_count,
+                               q->bitmaps[0].info.name);
     int ret = check_image(q, err);
     if (!ret) {
         s = qcow2_find_snapshot(q, id_or_name);

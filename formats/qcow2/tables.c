@@ -1,6 +1,7 @@
 /* L1 and L2 tables: where they lie, checked before each use, and L2 through the cache. */
 #include "formats/qcow2/ondisk.h"
 #include "formats/qcow2/qcow2.h"
+#include "formats/qcow2/write.h"
 #include "lib/bytes.h"
 #include "lib/checked.h"
 
@@ -80,21 +81,32 @@ static int fill_piece(void *opaque, uint64_t offset, uint8_t *data, struct img_e
     return ret < 0 ? img_prefix(err, ret, "Could not read L2 table: ") : 0;
 }
 
+uint32_t qcow2_piece_bytes(const struct qcow2 *q)
+{
+    return (uint32_t)min_u64(q->geometry.cluster_size, PIECE_MAX);
+}
+
 int qcow2_l2_piece(struct qcow2 *q, uint64_t table, uint32_t l2_index, uint64_t max,
                    struct l2_piece *out, struct img_error *err)
 {
-    uint32_t bytes = (uint32_t)min_u64(q->geometry.cluster_size, PIECE_MAX);
+    uint32_t bytes = qcow2_piece_bytes(q);
     uint32_t entries = bytes / q->geometry.l2_entry_size;
     uint32_t first = l2_index & ~(entries - 1);
     uint64_t offset = table + (uint64_t)first * q->geometry.l2_entry_size;
+    out->first = first;
+    out->count = entries;
+    const struct pending_piece *pending = q->writer ? qcow2_pending(q, offset) : NULL;
+    if (pending) { /* what the file will have */
+        out->page = NULL;
+        out->entries = pending->data;
+        return 0;
+    }
     bool passing = max >> q->geometry.cluster_bits >= entries;
     int ret = cache_get(&q->tables, bytes, q->layer->cache_bytes, offset, passing, fill_piece, q,
                         &out->page, err);
     if (ret < 0)
         return ret;
     out->entries = out->page->data;
-    out->first = first;
-    out->count = entries;
     return 0;
 }
 

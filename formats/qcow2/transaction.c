@@ -1,6 +1,7 @@
 #include "formats/qcow2/transaction.h"
 #include "formats/qcow2/header_write.h"
 #include "formats/qcow2/ondisk.h"
+#include "formats/qcow2/write.h"
 #include "lib/bytes.h"
 #include "lib/checked.h"
 
@@ -23,6 +24,10 @@ int tx_begin(struct transaction *t, struct qcow2 *q, struct img_error *err)
         img_hint(err, "Repair the image with 'check -r all' first.");
         return ret;
     }
+    ret = qcow2_settle(q, err);
+    if (ret < 0)
+        return ret;
+    t->header = q->header;
     t->header.autoclear &= AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW;
     ret = file_size(q->file, &t->file_size, err);
     if (!ret)

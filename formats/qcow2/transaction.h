@@ -34,7 +34,7 @@ struct transaction {
     bool committing;    /* the header may have been written */
 };
 
-/* The file must have been opened to be written. */
+/* The file must have been opened to be written. What the guest wrote comes to disk first. */
 int tx_begin(struct transaction *t, struct qcow2 *q, struct img_error *err);
 
 /* COUNT clusters side by side, each with the refcount 1. What they hold is undefined. */

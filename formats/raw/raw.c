@@ -66,6 +66,71 @@ static int raw_map(struct layer *l, guest_off off, uint64_t max, enum map_detail
     return 0;
 }
 
+/* ---- writing: every place is where it always was ------------------------------------------- */
+
+static int raw_place(struct layer *l, guest_off off, uint64_t max, struct placement *out,
+                     struct img_error *err)
+{
+    (void)err;
+    *out = (struct placement){.length = max, .file = l->file, .host = host(l->raw_offset + off.v)};
+    return 0;
+}
+
+static int raw_link(struct layer *l, guest_off off, const struct placement *p,
+                    struct img_error *err)
+{
+    (void)l;
+    (void)off;
+    (void)p;
+    (void)err;
+    return 0;
+}
+
+static void raw_give_up(struct layer *l, guest_off off, const struct placement *p)
+{
+    (void)l;
+    (void)off;
+    (void)p;
+}
+
+static uint64_t raw_zero_unit(const struct layer *l)
+{
+    (void)l;
+    return 1;
+}
+
+static int raw_zero(struct layer *l, guest_off off, uint64_t len, unsigned flags, uint64_t *done,
+                    struct img_error *err)
+{
+    host_off at = host(l->raw_offset + off.v);
+    *done = len;
+    return (flags & IMG_ZERO_UNMAP ? file_zero : file_zero_keep)(l->file, at, len, err);
+}
+
+static int raw_discard(struct layer *l, guest_off off, uint64_t len, uint64_t *done,
+                       struct img_error *err)
+{
+    *done = len;
+    return file_zero(l->file, host(l->raw_offset + off.v), len, err);
+}
+
+static int raw_flush(struct layer *l, struct img_error *err)
+{
+    return file_flush(l->file, err);
+}
+
+static const struct driver_writing writing = {
+    .place = raw_place,
+    .link = raw_link,
+    .give_up = raw_give_up,
+    .zero_unit = raw_zero_unit,
+    .zero = raw_zero,
+    .discard = raw_discard,
+    .flush = raw_flush,
+};
+
+/* ---- creating ------------------------------------------------------------------------------ */
+
 static const struct option_desc create_options[] = {
     {"size", OPTION_SIZE, "Virtual disk size", NULL},
     {NULL, OPTION_STRING, NULL, NULL},
@@ -128,6 +193,7 @@ const struct driver raw_driver = {
     .open = raw_open,
     .close = raw_close,
     .map = raw_map,
+    .writing = &writing,
     .create_options = create_options,
     .plan = raw_plan,
     .create = raw_create,

@@ -52,6 +52,7 @@ static const struct recipe {
     {"64-bit refcounts, snapshot", CREATE("cluster_size=1k,refcount_bits=64", "128k")
                                        IO("-c 'write -P 1 0 30k' -c 'write -P 3 80k 7k'")
                                            SNAPSHOT("first") IO("-c 'write -P 4 2k 3k'")},
+    {"512-byte clusters, 64-bit refcounts", CREATE("cluster_size=512,refcount_bits=64", "320k")},
     {"three bitmaps",
      CREATE("cluster_size=1k", "256k") IO("-c 'write -P 1 0 40k'")
          BITMAP("--add -g 512 image.qcow2 one") BITMAP("--add -g 1k image.qcow2 two")

@@ -180,10 +180,61 @@ static int create_overlay(struct stage *s, struct img_error *err)
     return create_on_device(s, strcat(options, "base.raw"), err);
 }
 
+/* ---- bitmaps ------------------------------------------------------------------------------ */
+
+static int change_bitmap(struct stage *s, const char *name, const struct img_bitmap_action *actions,
+                         size_t count, struct img_error *err)
+{
+    int ret = img_bitmap_change(s->img, name, actions, count, NULL, err);
+    return ret < 0 ? ret : stage_step(s, true, true, err);
+}
+
+static int merge_bitmaps(struct stage *s, struct img_error *err)
+{
+    static const struct img_bitmap_action actions[] = {
+        {.kind = IMG_BITMAP_MERGE, .source_name = "one"},
+        {.kind = IMG_BITMAP_ENABLE},
+        {.kind = IMG_BITMAP_MERGE, .source_name = "two"},
+    };
+    return change_bitmap(s, "three", actions, 3, err);
+}
+
+static int add_merge_and_clear(struct stage *s, struct img_error *err)
+{
+    static const struct img_bitmap_action clear[] = {{.kind = IMG_BITMAP_CLEAR}};
+    static const struct img_bitmap_action add[] = {
+        {.kind = IMG_BITMAP_ADD, .granularity = 2048},
+        {.kind = IMG_BITMAP_MERGE, .source_name = "one"},
+    };
+    int ret = change_bitmap(s, "four", add, 2, err);
+    return ret < 0 ? ret : change_bitmap(s, "one", clear, 1, err);
+}
+
+static int remove_bitmaps(struct stage *s, struct img_error *err)
+{
+    static const struct img_bitmap_action remove[] = {{.kind = IMG_BITMAP_REMOVE}};
+    static const char *const names[] = {"two", "one", "three"};
+    int ret = 0;
+    for (size_t i = 0; i < 3 && !ret; i++)
+        ret = change_bitmap(s, names[i], remove, 1, err);
+    return ret;
+}
+
+static int first_bitmap(struct stage *s, struct img_error *err)
+{
+    static const struct img_bitmap_action add[] = {{.kind = IMG_BITMAP_ADD}};
+    return change_bitmap(s, "first", add, 1, err);
+}
+
 #define FEATURE_NAMES                                                                              \
     "while it is not done, the table of feature names may be cut, which only words depend on"
 
 #define AMEND_BY_QEMU "$P $QEMU_IMG amend -o compat=0.10 image.qcow2"
+#define SNAPSHOT(image, words)                                                                     \
+    {                                                                                              \
+        "snapshot " words, image, .script = "$P $IMGTOOL snapshot " words " image.qcow2",          \
+                                  .qemu = "$P $QEMU_IMG snapshot " words " image.qcow2"            \
+    }
 
 const struct subject metadata_subjects[] = {
     {"transaction", "512-byte clusters, 2 snapshots", .run = move_l1},
@@ -215,6 +266,21 @@ const struct subject metadata_subjects[] = {
     {"amend -o compat", "zero clusters with places, snapshot", .run = amend_version,
      .needless = FEATURE_NAMES, .qemu = AMEND_BY_QEMU},
     {"amend -o compat", "version 2, snapshots", .run = amend_upgrade, .needless = FEATURE_NAMES},
+    {"bitmap", "three bitmaps", .run = merge_bitmaps,
+     .qemu = "$P $QEMU_IMG bitmap --merge one --enable --merge two image.qcow2 three"},
+    {"bitmap", "three bitmaps", .run = add_merge_and_clear,
+     .qemu = "$P $QEMU_IMG bitmap --add -g 2k --merge one image.qcow2 four"},
+    {"bitmap", "three bitmaps", .run = remove_bitmaps,
+     .qemu = "$P $QEMU_IMG bitmap --remove image.qcow2 two"},
+    {"bitmap", "external data file", .run = first_bitmap},
+    {"bitmap", "extended L2, backing file, snapshot", .run = first_bitmap,
+     .needless = FEATURE_NAMES},
+    SNAPSHOT("512-byte clusters, 2 snapshots", "-c new"),
+    SNAPSHOT("512-byte clusters, 2 snapshots", "-a first"),
+    SNAPSHOT("512-byte clusters, 2 snapshots", "-d second"),
+    SNAPSHOT("64 KiB clusters, snapshot, bitmap", "-c new"),
+    SNAPSHOT("version 2, snapshots", "-d first"),
+    SNAPSHOT("extended L2, backing file, snapshot", "-a first"),
     {"create on a device", "a device with an old image", ON_DEVICE, .run = create_small},
     {"create on a device", "a device with an old image", ON_DEVICE, .run = create_preallocated},
     {"create on a device", "a device with an old image", ON_DEVICE, .run = create_default},

@@ -32,13 +32,13 @@ int __wrap_vasprintf(char **out, const char *fmt, va_list ap);
 int __wrap_asprintf(char **out, const char *fmt, ...);
 
 static long countdown; /* allocations until one fails; 0: none will */
-static long total;     /* allocations so far */
+static long total_so_far;     /* allocations so far */
 static long live;      /* blocks that were given and have not come back */
 
 /* Must this allocation fail? */
 static bool fails(void)
 {
-    total++;
+    total_so_far++;
     return countdown && --countdown == 0;
 }
 

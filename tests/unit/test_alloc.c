@@ -72,12 +72,12 @@ static void every_failure(job run, const char *name, unsigned flags, const char 
                           int expected)
 {
     struct img_error err = IMG_ERROR_INIT;
-    long before = live, allocations = total;
+    long before = live, allocations = total_so_far;
     int ret = run(name, flags, snapshot, &err);
     if (ret != expected)
         fail_msg("'%s': %d, %s", name, ret, img_error_message(&err));
     img_error_clear(&err);
-    allocations = total - allocations;
+    allocations = total_so_far - allocations;
     assert_int_equal(live, before);
     assert_true(allocations > 10);
     for (long n = 1; n <= allocations; n++) {
