@@ -231,7 +231,7 @@ CRASH = $(TEST_ENV) $(BUILD)/tests/crash/crash
 crash: ## Power failures at 10,000 instants a command (CRASH_STATES), and QEMU's own beside
 	$(DEPS) build test
 	$(SUBMAKE) all $(CRASH_BIN)
-	@CRASH_STATES=$(or $(CRASH_STATES),10000) $(CRASH) --qemu-rows metadata guest wrong
+	@CRASH_STATES=$(or $(CRASH_STATES),10000) $(CRASH) --qemu-rows
 
 nightly: ## Random runs at length: 2,000 sequences of guest writes (SEQUENCES)
 	$(DEPS) build test
@@ -242,7 +242,7 @@ nightly: ## Random runs at length: 2,000 sequences of guest writes (SEQUENCES)
 crash-mutants: ## Each flush left out, in the runs and in the sources: the crash tests must see it
 	$(DEPS) build test
 	$(SUBMAKE) all $(CRASH_BIN)
-	@$(CRASH) --no-qemu --drop metadata
+	@$(CRASH) --no-qemu --drop
 	@$(TEST_ENV) tests/crash/mutants
 
 law: all ## Check the dependency law alone

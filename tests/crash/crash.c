@@ -2,13 +2,13 @@
  * crash: shows that power may fail at any instant. Each subject is done once on a file that records
  * every call, then all states that a failure can leave (states.h) are judged (judge.h).
  *
- *   crash [--states N] [--seed N] [--only WORDS] [--qemu-rows] [--no-qemu] [-v] GROUP...
- *   crash [...] --drop GROUP...      the same with each flush left out in turn: it must be found
+ *   crash [--states N] [--seed N] [--only WORDS] [--qemu-rows] [--no-qemu] [-v] [GROUP...]
+ *   crash [...] --drop [GROUP...]      the same with each flush left out in turn: it must be found
  * out
  *
  * --first ends the run with the first failure.
- * GROUP: metadata, guest, repair, wrong. Environment: QEMU_IMG, QEMU_IO, TMPDIR, BUILD, SEED,
- * CRASH_STATES.
+ * Without a GROUP, all but "wrong". The groups are the files subjects_GROUP.c. Environment:
+ * QEMU_IMG, QEMU_IO, TMPDIR, BUILD, SEED, CRASH_STATES.
  */
 #include "report.h"
 
@@ -18,23 +18,30 @@
 #include <string.h>
 #include <time.h>
 
-static const struct group {
-    const char *name;
-    const struct subject *subjects;
-} groups[] = {
-    {"metadata", metadata_subjects},
-    {"guest", guest_subjects},
-    {"repair", repair_subjects},
-    {"wrong", wrong_subjects},
-};
+static struct group *groups;
+
+void group_add(struct group *g)
+{
+    struct group **at = &groups;
+    while (*at && strcmp((*at)->name, g->name) < 0)
+        at = &(*at)->next;
+    g->next = *at;
+    *at = g;
+}
 
 static const struct subject *find_group(const char *name)
 {
-    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
-        if (!strcmp(groups[i].name, name))
-            return groups[i].subjects;
+    for (const struct group *g = groups; g; g = g->next)
+        if (!strcmp(g->name, name))
+            return g->subjects;
     fprintf(stderr, "crash: no group is called '%s'\n", name);
     exit(2);
+}
+
+static void run_group(struct report *r, const struct subject *s)
+{
+    for (; s->command; s++)
+        report_subject(r, s);
 }
 
 static uint64_t number_of(const char *text, const char *what)
@@ -81,17 +88,19 @@ int main(int argc, char **argv)
         else
             break;
     }
-    if (i == argc || argv[i][0] == '-') {
+    if (i < argc && argv[i][0] == '-') {
         fputs("usage: crash [--states N] [--seed N] [--only WORDS] [--qemu-rows] [--no-qemu]\n"
-              "             [--drop] [--first] [-v] GROUP...\n",
+              "             [--drop] [--first] [-v] [GROUP...]\n",
               stderr);
         return 2;
     }
     printf("SEED=%" PRIu64 " CRASH_STATES=%zu\n", o.seed, o.states);
     struct report r = {.settings = &o};
+    for (const struct group *g = groups; i == argc && g; g = g->next)
+        if (strcmp(g->name, "wrong") != 0)
+            run_group(&r, g->subjects);
     for (; i < argc; i++)
-        for (const struct subject *s = find_group(argv[i]); s->command; s++)
-            report_subject(&r, s);
+        run_group(&r, find_group(argv[i]));
     bool good = report_end(&r);
     return good ? 0 : 1;
 }

@@ -117,36 +117,90 @@ static void judge_by_qemu(const struct judge *j, struct verdict *v)
 
 /* ---- old or new --------------------------------------------------------------------------- */
 
-static bool info_is_one_of(const struct judge *j, const struct view *v, unsigned from, unsigned to)
+/* Is LINE, of LENGTH bytes, a line of TEXT? */
+static bool has_line(const char *text, const char *line, size_t length)
 {
-    for (unsigned i = from; i <= to; i++) {
-        const struct view *w = &j->versions[i].view;
-        if (w->image && w->size == v->size && !strcmp(w->info, v->info) &&
-            !strcmp(w->kept, v->kept))
+    for (const char *at = text; *at; at += strcspn(at, "\n") + 1)
+        if (strcspn(at, "\n") == length && !memcmp(at, line, length))
             return true;
-    }
     return false;
 }
 
-/* Each sector as some version FROM..TO has it; *AT is the first that is not. */
-static bool sectors_are_of(const struct judge *j, const struct view *v, unsigned from, unsigned to,
-                           size_t *at)
+/* Each line of TEXT as some version has it: bitmaps are marked one by one. */
+static bool lines_are_of(const struct judge *j, const char *text, bool kept, unsigned from,
+                         unsigned to)
 {
-    for (*at = 0; *at < v->size; *at += SECTOR) {
+    for (size_t n; *text; text += n + 1) {
         bool found = false;
-        for (unsigned i = from; i <= to && !found; i++)
-            found = !memcmp(v->guest + *at, j->versions[i].view.guest + *at, SECTOR);
+        n = strcspn(text, "\n");
+        for (unsigned i = from; i <= to && !found; i++) {
+            const struct view *w = &j->versions[i].view;
+            found = w->image && has_line(kept ? w->kept : w->info, text, n);
+        }
         if (!found)
             return false;
     }
     return true;
 }
 
+static unsigned count_lines(const char *text)
+{
+    unsigned n = 0;
+    for (; *text; text++)
+        n += *text == '\n';
+    return n;
+}
+
+/* A bitmap is right about the disk if it is not marked "in use": V, which has one as LINE says,
+ * can then only show what W shows if W has the same. */
+static bool bitmap_allows(const struct view *v, const struct view *w, const char *line)
+{
+    char holds[1100];
+    size_t n = strcspn(line, "\n");
+    const char *comma = memchr(line, ',', n);
+    unsigned flags;
+    if (!comma || sscanf(comma, ", flags %u", &flags) != 1 || (flags & IMG_BITMAP_IN_USE))
+        return true;
+    if (!has_line(w->info, line, n))
+        return false;
+    snprintf(holds, sizeof holds, "%.*s holds", (int)(comma - line), line);
+    const char *mine = strstr(v->kept, holds);
+    return mine && has_line(w->kept, mine, strcspn(mine, "\n"));
+}
+
+static bool bitmaps_allow(const struct view *v, const struct view *w)
+{
+    for (const char *at = v->info; *at; at += strcspn(at, "\n") + 1)
+        if (!strncmp(at, "bitmap ", 7) && !bitmap_allows(v, w, at))
+            return false;
+    return true;
+}
+
+/* Each sector as some version FROM..TO has it; *AT is the first that is not. */
+static bool sectors_are_of(const struct judge *j, const struct view *v, unsigned from, unsigned to,
+                           size_t *at)
+{
+    bool *allowed = must(calloc(to + 1, sizeof *allowed));
+    bool found = true;
+    for (unsigned i = from; i <= to; i++)
+        allowed[i] = bitmaps_allow(v, &j->versions[i].view);
+    for (*at = 0; *at < v->size && found; *at += found ? SECTOR : 0) {
+        found = false;
+        for (unsigned i = from; i <= to && !found; i++)
+            found = allowed[i] && !memcmp(v->guest + *at, j->versions[i].view.guest + *at, SECTOR);
+    }
+    free(allowed);
+    return found;
+}
+
 static bool mixed(const struct judge *j, const struct view *v, unsigned from, unsigned to,
                   size_t *at)
 {
+    const struct view *w = &j->versions[from].view;
     *at = SIZE_MAX;
-    return info_is_one_of(j, v, from, to) && sectors_are_of(j, v, from, to, at);
+    return w->image && w->size == v->size && count_lines(w->info) == count_lines(v->info) &&
+           lines_are_of(j, v->info, false, from, to) && lines_are_of(j, v->kept, true, from, to) &&
+           sectors_are_of(j, v, from, to, at);
 }
 
 static bool old_or_new(const struct judge *j, const struct state *s, const struct view *v,

@@ -5,47 +5,31 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the handle reads must be what somebody reads who opens the files now. */
-static int compare_with_handle(struct stage *s, const struct version *v, struct img_error *err)
+/*
+ * What the handle reads is what the step has made of the disk. It need not be in the file yet, but
+ * when the step is durable it has to.
+ */
+static int take_guest_from_handle(struct stage *s, struct view *v, bool durable,
+                                  struct img_error *err)
 {
-    struct view open;
-    int ret = view_take_open(&open, s->img, &v->view, err);
-    if (ret < 0)
-        return ret;
-    bool same = view_equal(&open, &v->view);
-    if (!same)
-        ret = img_fail(err, EIO, "The handle shows something else than the file has: %s(file: %s)",
-                       open.info, v->view.info);
-    view_free(&open);
-    return ret;
-}
-
-/* What a handle shows that has not flushed need not be in the file yet. */
-static int add_open_version(struct stage *s, bool atomic, struct img_error *err)
-{
-    struct judge *j = s->judge;
-    j->versions = must(realloc(j->versions, (j->count + 1) * sizeof *j->versions));
-    struct version *v = &j->versions[j->count];
-    *v = (struct version){.atomic = atomic};
-    int ret = view_take_open(&v->view, s->img, &j->versions[j->count - 1].view, err);
-    if (!ret)
-        j->count++;
+    size_t size = img_size(s->img);
+    uint8_t *guest = must(malloc(size + 1));
+    int ret = img_read(s->img, guest, size, 0, err);
+    if (!ret && (size != v->size || (durable && memcmp(guest, v->guest, size) != 0)))
+        ret = img_fail(err, EIO, "The handle shows something else than the file has");
+    free(v->guest);
+    v->guest = guest;
     return ret;
 }
 
 int stage_step(struct stage *s, bool atomic, bool durable, struct img_error *err)
 {
     struct judge *j = s->judge;
-    int ret;
-    bool readable = s->img && !(s->img->flags & IMG_OPEN_NO_DATA);
-    if (durable || !readable)
-        ret = judge_add_version(j, s->recorder.now, atomic, err);
-    else
-        ret = add_open_version(s, atomic, err);
-    if (!ret && durable && readable)
-        ret = compare_with_handle(s, &j->versions[j->count - 1], err);
+    int ret = judge_add_version(j, s->recorder.now, atomic, err);
+    if (!ret && s->img && !(s->img->flags & IMG_OPEN_NO_DATA))
+        ret = take_guest_from_handle(s, &j->versions[j->count - 1].view, durable, err);
     if (ret < 0)
-        return img_prefix(err, ret, "after step %u: ", j->count);
+        return img_prefix(err, ret, "after step %u: ", j->count - 1);
     recorder_step(&s->recorder, j->count - 1, durable);
     return 0;
 }
@@ -76,6 +60,12 @@ static int open_stage(struct stage *s, unsigned flags, struct img_error *err)
                       IMG_OPEN_WRITE | flags, err);
 }
 
+/* Bitmaps are stored when an image is closed. */
+static bool closing_wrote(const struct log *l)
+{
+    return l->count && l->ops[l->count - 1].kind != OP_STEP;
+}
+
 int stage_run(struct stage *s, const struct subject *what, const struct scene *scene,
               struct judge *judge, uint64_t seed, struct img_error *err)
 {
@@ -90,6 +80,8 @@ int stage_run(struct stage *s, const struct subject *what, const struct scene *s
         ret = what->run(s, err);
     img_close(s->img);
     s->img = NULL;
+    if (!ret && closing_wrote(&s->recorder.log))
+        ret = stage_step(s, false, false, err);
     return ret < 0 ? ret : stage_settle(judge, s->recorder.now, what->flags, err);
 }
 

@@ -34,9 +34,24 @@ struct subject {
     const char *needless; /* why some flushes of it may be left out; NULL: none may */
 };
 
-/* Ends with one whose command is NULL. */
-extern const struct subject metadata_subjects[], guest_subjects[], repair_subjects[],
-    wrong_subjects[];
+/*
+ * A file subjects_GROUP.c ends with a table GROUP_subjects, whose last entry is empty, and
+ * SUBJECT_GROUP(GROUP), which makes it known.
+ */
+struct group {
+    const char *name;
+    const struct subject *subjects;
+    struct group *next;
+};
+
+void group_add(struct group *g);
+
+#define SUBJECT_GROUP(g)                                                                           \
+    static struct group g##_group = {#g, g##_subjects, NULL};                                      \
+    __attribute__((constructor)) static void add_##g(void)                                         \
+    {                                                                                              \
+        group_add(&g##_group);                                                                     \
+    }
 
 /* The image was changed as far as the next step: ATOMIC, all at once; DURABLE, and it survives. */
 int stage_step(struct stage *s, bool atomic, bool durable, struct img_error *err);

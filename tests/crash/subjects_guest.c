@@ -106,7 +106,7 @@ static int grow(struct stage *s, struct img_error *err)
     return ret < 0 ? ret : finish(s, err);
 }
 
-const struct subject guest_subjects[] = {
+static const struct subject guest_subjects[] = {
     {"guest writes", "512-byte clusters, 2 snapshots", MAY_LEAK, .run = write_at_random},
     {"guest writes", "512-byte clusters, 2 snapshots", MAY_LEAK, .run = overwrite},
     {"guest writes", "64 KiB clusters, snapshot, bitmap", MAY_LEAK, .run = write_at_random},
@@ -124,3 +124,4 @@ const struct subject guest_subjects[] = {
     {"guest writes", "512-byte clusters, 64-bit refcounts", MAY_LEAK, .run = grow},
     {0},
 };
+SUBJECT_GROUP(guest)

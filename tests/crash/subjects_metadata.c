@@ -236,7 +236,7 @@ static int first_bitmap(struct stage *s, struct img_error *err)
                                   .qemu = "$P $QEMU_IMG snapshot " words " image.qcow2"            \
     }
 
-const struct subject metadata_subjects[] = {
+static const struct subject metadata_subjects[] = {
     {"transaction", "512-byte clusters, 2 snapshots", .run = move_l1},
     {"transaction", "512-byte clusters, 2 snapshots", .run = move_all},
     {"transaction", "64 KiB clusters, snapshot, bitmap", .run = move_all},
@@ -290,3 +290,4 @@ const struct subject metadata_subjects[] = {
      .script = "$P $IMGTOOL create -q -f qcow2 -o cluster_size=512 image.qcow2 100k"},
     {0},
 };
+SUBJECT_GROUP(metadata)

@@ -151,7 +151,7 @@ static int lying_flush(struct stage *s, struct img_error *err)
     return ret < 0 ? ret : stage_step(s, false, true, err);
 }
 
-const struct subject wrong_subjects[] = {
+static const struct subject wrong_subjects[] = {
     {"size in two steps", "plain, 4 KiB clusters", .flags = EXPECT_BAD, .run = two_steps,
      .expect = "neither"},
     {"no flush at the end", "plain, 4 KiB clusters", .flags = EXPECT_BAD,
@@ -166,3 +166,4 @@ const struct subject wrong_subjects[] = {
      .expect = "neither"},
     {0},
 };
+SUBJECT_GROUP(wrong)

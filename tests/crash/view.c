@@ -228,14 +228,3 @@ int view_take(struct view *v, const struct scene *s, const struct disk *disks,
         view_free(v);
     return ret;
 }
-
-int view_take_open(struct view *v, struct img *img, const struct view *old, struct img_error *err)
-{
-    *v = (struct view){.image = true, .kept = must(strdup(old->kept))};
-    int ret = take_info(v, img, err);
-    if (!ret)
-        ret = take_guest(v, img, err);
-    if (ret < 0)
-        view_free(v);
-    return ret;
-}

@@ -40,7 +40,4 @@ bool view_equal(const struct view *a, const struct view *b);
 int view_take(struct view *v, const struct scene *s, const struct disk *disks,
               struct img_error *err);
 
-/* What a handle shows that is being written; KEPT is taken from OLD. */
-int view_take_open(struct view *v, struct img *img, const struct view *old, struct img_error *err);
-
 #endif
