@@ -27,10 +27,11 @@ struct layer {
     char *data_file_name;  /* NULL: none */
     bool external_data;    /* guest data lies in data_file, not in file */
     bool encrypted;
-    /* set by the core before the format is asked to change anything: */
-    bool backed; /* what is unallocated here is read from somewhere below */
+    char *repaired; /* what was found and repaired when it was opened; NULL: nothing */
     const char
         *bitmaps_stale; /* why its bitmaps say nothing any more; NULL: they do, or none are there */
+    /* set by the core before the format is asked to change anything: */
+    bool backed; /* what is unallocated here is read from somewhere below */
 };
 
 enum map_detail {
@@ -158,6 +159,9 @@ struct driver {
     int (*tables)(struct layer *l, struct layer_tables *out, struct img_error *err);
     /* Looks for damage in a layer opened with IMG_OPEN_CHECK (check.h). May be NULL. */
     int (*check)(struct layer *l, struct check_report *report, struct img_error *err);
+    /* Repairs it; OPTIONS' functions are REPORT's. May be NULL. */
+    int (*repair)(struct layer *l, const struct img_repair_options *options,
+                  struct check_report *report, struct img_error *err);
 
     /* Internal snapshots, of a layer opened to be written; all NULL: the format has none. */
     int (*snapshot_create)(struct layer *l, const char *name, struct img_error *err);

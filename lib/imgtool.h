@@ -99,6 +99,8 @@ enum img_open_flags {
 enum img_warning {
     IMG_WARN_NO_BACKING_FORMAT, /* a backing file was opened as what it looks like */
     IMG_WARN_BITMAPS_STALE,     /* bitmaps are ignored: the disk was written without them */
+    IMG_WARN_REPAIRED,          /* the image was in use when its writer died, and was repaired; the
+                                   message has a line for each finding, in QEMU's words */
 };
 
 struct img_open_options {
@@ -318,6 +320,7 @@ enum img_severity {
     IMG_SEVERITY_CORRUPTION, /* data is wrong, or the next write may destroy some */
     IMG_SEVERITY_UNCHECKED,  /* the check could not look at something */
     IMG_SEVERITY_NOTE,       /* not counted: what is behind other findings */
+    IMG_SEVERITY_REPAIRED,   /* was wrong, and is repaired; or how that is done (img_repair) */
 };
 
 /* One thing that is wrong. */
@@ -340,7 +343,8 @@ struct img_check {
     uint64_t unseen_by_qemu; /* how many of the corruptions QEMU does not find */
     uint64_t told, untold;   /* findings that were handed to the function, and those only counted */
     uint64_t total_clusters, allocated_clusters, fragmented_clusters, compressed_clusters;
-    uint64_t image_end_offset; /* behind the last cluster in use */
+    uint64_t image_end_offset;               /* behind the last cluster in use */
+    uint64_t corruptions_fixed, leaks_fixed; /* by img_repair; those are not in the sums above */
 };
 
 /*
@@ -356,8 +360,8 @@ IMG_API int img_check(struct img *img, struct img_check *result,
                       void (*fn)(void *opaque, const struct img_finding *finding), void *opaque,
                       struct img_error *err);
 
-/* "leak", "refcount-too-low", "outside-file" and so on; "leak", "corruption", "unchecked", "note".
- * These names do not change. */
+/* "leak", "refcount-too-low", "outside-file" and so on; "leak", "corruption", "unchecked", "note",
+ * "repaired". These names do not change. */
 IMG_API const char *img_finding_kind_name(enum img_finding_kind kind);
 IMG_API const char *img_severity_name(enum img_severity severity);
 
@@ -714,6 +718,72 @@ IMG_API int img_bitmap_enable(struct img *img, const char *name, struct img_erro
 IMG_API int img_bitmap_disable(struct img *img, const char *name, struct img_error *err);
 IMG_API int img_bitmap_merge(struct img *img, const char *name, struct img *source,
                              const char *source_name, struct img_error *err);
+
+/* ---- repairing ---------------------------------------------------------------------------- */
+
+enum img_repair_what {
+    IMG_REPAIR_LEAKS = 1 << 0,  /* refcounts that are too high */
+    IMG_REPAIR_ERRORS = 1 << 1, /* all else that has one safe answer */
+    IMG_REPAIR_ALL = IMG_REPAIR_LEAKS | IMG_REPAIR_ERRORS,
+};
+
+/* One number in the file that a repair changes. */
+struct img_change {
+    const char *what;     /* "refcount", "l2-entry", "l2-bitmap", "l1-entry", "snapshot-l1",
+                             "refcount-table", "header"; these names do not change */
+    const char *field;    /* of a header: its name in the specification; else NULL */
+    uint64_t host_offset; /* where it lies; of a refcount, the cluster that it counts */
+    bool has_guest_offset;
+    uint64_t guest_offset; /* what part of the active disk it concerns */
+    uint64_t from, to;
+};
+
+struct img_repair_options {
+    unsigned what; /* enum img_repair_what, or-ed */
+    bool dry_run;  /* change nothing */
+    /* A file that does not exist: it will hold every sector that is about to be overwritten, on
+     * disk before the first of them is. See img_undo. May be NULL. */
+    const char *undo_file;
+    /* Told what was found, and what is repaired. May be NULL. */
+    void (*finding)(void *opaque, const struct img_finding *finding);
+    /* Told every number that changes, once all of them are known. May be NULL. */
+    void (*change)(void *opaque, const struct img_change *change);
+    void *opaque;
+};
+
+/*
+ * Repairs what img_check finds in IMG, which was opened with IMG_OPEN_CHECK and, unless it is a dry
+ * run, IMG_OPEN_WRITE. What is repaired is what qemu-img check -r repairs, and flags that QEMU does
+ * not look at; where more than one answer could be right, damage is left and counted. No guest data
+ * that could be read becomes unreadable.
+ *
+ * RESULT has what is left in its sums, as far as the repair can tell (a second img_check knows
+ * better), and what was repaired beside them. The file is the old image until one sector makes it
+ * the new one; where only refcounts go down, the sectors are overwritten in place, and each of them
+ * by itself makes the image better. Nothing is written when there is nothing to repair. What leaks
+ * no longer keeps its bytes until somebody needs the space.
+ *
+ * Errors are those of img_check; -EIO when leaks alone cannot be repaired because the refcounts
+ * themselves are damaged; -EEXIST when the undo file is there already.
+ */
+IMG_API int img_repair(struct img *img, const struct img_repair_options *options,
+                       struct img_check *result, struct img_error *err);
+
+/* What img_undo did. */
+struct img_undone {
+    uint64_t sectors;  /* of 512 bytes, put back */
+    uint64_t already;  /* that held their old bytes anyway */
+    uint64_t old_size; /* the file's length, now as it was */
+};
+
+/*
+ * Puts back what a repair has overwritten: every sector that UNDO_FILE holds, and the length of
+ * the file IMAGE, whatever its format. Nothing is changed (-EINVAL) when UNDO_FILE is damaged, or
+ * when the image is not the one that was repaired or was changed since. May be called again after
+ * it was interrupted. Takes a writer's lock.
+ */
+IMG_API int img_undo(const char *undo_file, const char *image, struct img_undone *result,
+                     struct img_error *err);
 
 #ifdef __cplusplus
 }

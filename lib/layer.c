@@ -126,6 +126,8 @@ int layer_open(struct layer **out, const struct image_ref *ref,
     }
     if (l->bitmaps_stale && options->warn)
         options->warn(options->opaque, IMG_WARN_BITMAPS_STALE, l->bitmaps_stale);
+    if (l->repaired && options->warn)
+        options->warn(options->opaque, IMG_WARN_REPAIRED, l->repaired);
     *out = l;
     return 0;
 }
@@ -164,6 +166,7 @@ void layer_close(struct layer *l)
     free(l->backing_format);
     free(l->data_file_name);
     free(l->filename);
+    free(l->repaired);
     free(l);
 }
 

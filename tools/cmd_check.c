@@ -1,6 +1,10 @@
-/* imgtool check: what is wrong with an image's metadata, told finding by finding, and summed up. */
+/*
+ * imgtool check: what is wrong with an image's metadata, told finding by finding, and summed up;
+ * and its repair, after which it is checked once more.
+ */
 #include "commands.h"
 #include "output.h"
+#include "repair_plan.h"
 #include "source.h"
 
 #include <errno.h>
@@ -16,6 +20,10 @@ struct check_request {
     struct img_open_options open;
     const char *filename;
     bool json, quiet, list;
+    unsigned repair; /* enum img_repair_what; 0: only look */
+    bool dry_run;
+    const char *undo;
+    uint64_t leaks_fixed, corruptions_fixed; /* before the image was checked once more */
     struct json list_json; /* with --list, as JSON: open from the first finding on */
 };
 
@@ -86,8 +94,10 @@ static void json_counts(struct json *j, const struct check_request *r, const str
         {"compressed-clusters", c->compressed_clusters},
         {"total-clusters", c->total_clusters},
         {"corruptions", c->corruptions},
+        {"corruptions-fixed", r->corruptions_fixed},
         {"check-errors", c->check_errors}, /* the one that is there when it is 0 */
         {"leaks", c->leaks},
+        {"leaks-fixed", r->leaks_fixed},
         {"allocated-clusters", c->allocated_clusters},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
@@ -163,7 +173,9 @@ static int report_failure(struct check_request *r, const struct img_check *c, co
     }
     if (r->list_json.depth)
         print_counts(r, c, format);
-    if (err->context && !r->tool->as_qemu)
+    if (r->repair && c->check_errors) /* it has been told */
+        ;
+    else if (err->context && !r->tool->as_qemu)
         tool_error(r->tool, "ERROR %s (%s)", img_error_message(err), err->context);
     else
         tool_error(r->tool, "ERROR %s", img_error_message(err));
@@ -184,13 +196,36 @@ static int exit_code(const struct check_request *r, const struct img_check *c)
     return c->corruptions ? CORRUPT : c->leaks ? LEAKING : CLEAN;
 }
 
+/* Says what was repaired: the image is checked once more then. */
+static int repair(struct check_request *r, struct img *img, struct img_check *c,
+                  struct img_error *err)
+{
+    struct img_repair_options o = {
+        .what = r->repair, .undo_file = r->undo, .finding = tell, .opaque = r};
+    int ret = img_repair(img, &o, c, err);
+    r->leaks_fixed = c->leaks_fixed;
+    r->corruptions_fixed = c->corruptions_fixed;
+    if (ret < 0 || r->json || r->quiet || !(c->leaks_fixed || c->corruptions_fixed))
+        return ret;
+    fflush(stderr);
+    printf("The following inconsistencies were found and repaired:\n\n"
+           "    %" PRIu64 " leaked clusters\n"
+           "    %" PRIu64 " corruptions\n\n"
+           "Double checking the fixed image now...\n",
+           c->leaks_fixed, c->corruptions_fixed);
+    fflush(stdout);
+    return 0;
+}
+
 static int check_image(struct check_request *r, struct img *img)
 {
     struct img_error err = IMG_ERROR_INIT;
     struct img_check c;
     const char *format = img_layer_format(img, 0);
     r->list_json.out = stdout;
-    int ret = img_check(img, &c, tell, r, &err);
+    int ret = r->repair ? repair(r, img, &c, &err) : 0;
+    if (!ret && (!r->repair || r->leaks_fixed || r->corruptions_fixed))
+        ret = img_check(img, &c, tell, r, &err);
     if (ret < 0)
         return report_failure(r, &c, format, ret, &err);
     print_counts(r, &c, format);
@@ -202,58 +237,68 @@ static int run(struct check_request *r)
     static char errors[64 << 10]; /* a line at a time would cost more than finding it */
     struct img_error err = IMG_ERROR_INIT;
     struct img *img;
-    r->open.flags |= IMG_OPEN_CHECK;
+    r->open.flags |= IMG_OPEN_CHECK | (r->repair && !r->dry_run ? IMG_OPEN_WRITE : 0);
     if (img_open(&img, r->filename, &r->open, &err) < 0)
         return tool_report(r->tool, &err);
     setvbuf(stderr, errors, _IOFBF, sizeof errors);
-    int code = check_image(r, img);
+    int code = r->dry_run ? show_repair_plan(r->tool, img, r->repair, r->filename, r->json)
+                          : check_image(r, img);
     fflush(stderr);
     img_close(img);
     return code;
 }
 
-static int take_argument(struct check_request *r, int argc, char **argv, const char *repair,
-                         const char *cache)
+static int take_argument(struct check_request *r, int argc, char **argv, const char *cache)
 {
     if (source_filename(r->tool, &r->open, argc, argv, &r->filename))
         return 1;
     if (cache && !tool_is_cache_mode(cache))
         return tool_error(r->tool, "Invalid source cache option: %s", cache);
-    if (repair)
+    if ((r->dry_run || r->undo) && !r->repair)
+        return tool_usage_error(r->tool, "%s goes with --repair (-r)",
+                                r->dry_run ? "--dry-run" : "--undo");
+    if (r->dry_run && (r->undo || r->list))
+        return tool_usage_error(r->tool,
+                                "--dry-run changes nothing and lists what would change; "
+                                "it does not go with %s",
+                                r->undo ? "--undo" : "--list");
+    if (r->repair && !r->dry_run && (r->open.flags & IMG_OPEN_FORCE_SHARE))
         return tool_error(r->tool,
-                          "Repairing (-r %s) is not implemented yet; without -r the image is "
-                          "checked and left alone",
-                          repair);
+                          "Could not open '%s': force-share=on can only be used with read-only "
+                          "images",
+                          r->filename);
     return run(r);
 }
 
 int cmd_check(struct tool *tool, int argc, char **argv)
 {
-    enum { LIST = SOURCE_OWN };
+    enum { LIST = SOURCE_OWN, DRY_RUN, UNDO };
     static const struct option options[] = {
         SOURCE_LONG,
         {"cache", required_argument, 0, 'T'},
         {"repair", required_argument, 0, 'r'},
         {"quiet", no_argument, 0, 'q'},
         {"list", no_argument, 0, LIST},
+        {"dry-run", no_argument, 0, DRY_RUN},
+        {"undo", required_argument, 0, UNDO},
         {0, 0, 0, 0},
     };
     struct check_request r = {.tool = tool};
-    const char *repair = NULL, *cache = NULL;
+    const char *cache = NULL;
     int c, code;
     while ((c = source_getopt(tool, &r.open, argc, argv, SOURCE_SHORT "T:r:q", options, &code)) !=
            -1) {
         switch (c) {
         case TOOL_STOP:
             return code;
-        case 'T': /* nothing is written */
+        case 'T': /* what is written is flushed in any case */
             cache = optarg;
             break;
         case 'r':
             if (strcmp(optarg, "leaks") && strcmp(optarg, "all"))
                 return tool_usage_error(tool, "--repair (-r) expects 'leaks' or 'all' not '%s'",
                                         optarg);
-            repair = optarg;
+            r.repair = strcmp(optarg, "all") ? IMG_REPAIR_LEAKS : IMG_REPAIR_ALL;
             break;
         case 'q':
             r.quiet = true;
@@ -265,7 +310,13 @@ int cmd_check(struct tool *tool, int argc, char **argv)
         case LIST:
             r.list = true;
             break;
+        case DRY_RUN:
+            r.dry_run = true;
+            break;
+        case UNDO:
+            r.undo = optarg;
+            break;
         }
     }
-    return take_argument(&r, argc, argv, repair, cache);
+    return take_argument(&r, argc, argv, cache);
 }

@@ -75,9 +75,14 @@ const struct command commands[] = {
      "\nSeveral actions are done in their order; when one is refused, none is.\n",
      cmd_bitmap},
     {"check", "Check basic image integrity",
-     "[-f FMT | --image-opts] [-U] [-q] [--list] [--output human|json] "
-     "FILENAME\n\nArguments:\n" FILE_OPTIONS "  -q, --quiet\n     print no summary\n"
+     "[-f FMT | --image-opts] [-U] [-q] [--list] [--output human|json]\n"
+     "        [-r leaks|all [--dry-run | --undo FILE]] FILENAME\n\nArguments:\n" FILE_OPTIONS
+     "  -q, --quiet\n     print no summary\n"
      "  --list\n     name each finding with its kind and offsets, on standard output\n"
+     "  -r, --repair leaks|all\n     repair leaked clusters, or all that has one safe answer\n"
+     "  --dry-run\n     with -r: list what would change, and change nothing\n"
+     "  --undo FILE\n     with -r: save what is overwritten to the new FILE first; 'undo' puts it "
+     "back\n"
      "  -T, --cache CACHE_MODE\n     taken as qemu-img does, of no effect\n"
      "\nExit codes: 0 no errors, 1 not completed, 2 errors, 3 leaked clusters only, 63 not "
      "possible\n"
@@ -117,6 +122,13 @@ const struct command commands[] = {
      "lost\n"
      "  -d, --delete SNAPSHOT\n     delete the first snapshot of that name\n",
      cmd_snapshot},
+    {"undo", "Put back what a repair of an image has overwritten",
+     "[-q] UNDO_FILE FILENAME\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  -q, --quiet\n     print nothing but errors\n"
+     "  UNDO_FILE\n     made by 'check -r ... --undo UNDO_FILE'\n"
+     "  FILENAME\n     the image that was repaired, not changed since\n",
+     cmd_undo},
     {NULL, NULL, NULL, NULL},
 };
 

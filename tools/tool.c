@@ -62,6 +62,10 @@ int tool_report(const struct tool *tool, struct img_error *err)
 void tool_warn(void *opaque, enum img_warning warning, const char *message)
 {
     const struct tool *tool = opaque;
+    if (warning == IMG_WARN_REPAIRED) { /* lines of their own, as check has them */
+        fprintf(stderr, "%s\n", message);
+        return;
+    }
     if (!tool->as_qemu || warning == IMG_WARN_BITMAPS_STALE)
         tool_error(tool, "warning: %s", message);
     if (warning == IMG_WARN_BITMAPS_STALE)

@@ -56,16 +56,6 @@ void amend_progress_report(void *opaque, uint64_t done, uint64_t work)
     progress_report(p->sink, p->work_finished + done, known + guessed);
 }
 
-/* Refcounts that are too low would lead to clusters in use being taken for free ones. */
-static int check_clean(const struct amendment *a, struct img_error *err)
-{
-    if (!(a->q->header.incompatible & INCOMPAT_DIRTY))
-        return 0;
-    int ret = img_fail(err, EINVAL, "The image was not closed properly, its refcounts are unknown");
-    img_hint(err, "Repair the image with 'check -r all' first.");
-    return ret;
-}
-
 /* ---- what is asked for --------------------------------------------------------------------- */
 
 static int check_encryption(const struct amendment *a, struct img_error *err)
@@ -270,9 +260,7 @@ int qcow2_amend(struct layer *l, const struct amend_request *request, struct img
     struct amendment a = {
         .layer = l, .q = l->state, .request = request, .options = request->options};
     uint64_t size = options_number(request->options, "size", 0);
-    int ret = check_clean(&a, err);
-    if (!ret)
-        ret = read_options(&a, err);
+    int ret = read_options(&a, err);
     if (ret < 0)
         return ret;
     if (!size)

@@ -262,12 +262,6 @@ static int commit(struct change *c, struct img_error *err)
     struct transaction t;
     if (changes_nothing(c))
         return 0;
-    if (c->q->header.incompatible & INCOMPAT_DIRTY) {
-        int ret = img_fail(err, EINVAL,
-                           "The image is marked as dirty: a cluster that looks free may be in use");
-        img_hint(err, "Repair it with 'check -r all' first.");
-        return ret;
-    }
     struct qcow2_bitmap *list = calloc(c->q->bitmap_count + 1, sizeof *list);
     if (!list)
         return img_fail_nomem(err);

@@ -5,7 +5,8 @@
  *   snapshot table, header, active L1 table with its L2 tables, the same of snapshots, refcount
  * table, encryption header, bitmaps, refcount blocks; then refcounts, then COPIED flags
  *
- * and then what QEMU does not look at. A bad entry is told and not followed; nothing is repaired.
+ * and then what QEMU does not look at. A bad entry is told and not followed. Nothing is changed: on
+ * the way to a repair, what will be repaired is told as such, and remembered (repair.c does it).
  */
 #include "formats/qcow2/check.h"
 #include "formats/qcow2/ondisk.h"
@@ -25,6 +26,17 @@ enum {
     MAX_SPARSENESS = 64,     /* no file system's compression makes files smaller than this */
 };
 
+void check_note_outside(struct check *c, uint64_t offset, uint64_t length)
+{
+    uint64_t size = c->q->geometry.cluster_size, from = max_u64(offset, c->end);
+    /* one cluster is counted, and all of it is there, once it begins inside; a table would have
+     * other entries as soon as there is anything where it lies */
+    if (length <= size)
+        from = max_u64(c->end, offset > INT64_MAX - length ? offset : offset + length - size);
+    if (!(c->snapshots_fix && offset == c->q->header.snapshots_offset)) /* that one moves */
+        c->outside_from = min_u64(c->outside_from, from);
+}
+
 int check_reference(struct check *c, uint64_t offset, uint64_t length, uint64_t times,
                     uint64_t place)
 {
@@ -33,6 +45,7 @@ int check_reference(struct check *c, uint64_t offset, uint64_t length, uint64_t 
         return 0;
     /* the last cluster may be cut short by the end of the file, so its end may lie past that */
     if (offset > INT64_MAX - length || offset + length >= c->end + g->cluster_size) {
+        check_note_outside(c, offset, length);
         check_bad(
             c, OUTSIDE, place,
             "ERROR: counting reference for region exceeding the end of the file by one cluster or "
@@ -150,6 +163,7 @@ static int check_encryption(struct check *c)
         return ret;
     }
     if (ret < 0) {
+        c->hidden = true;
         check_once(c, ENCRYPTION, ext->crypto_offset, "ERROR encryption header: %s",
                    img_error_message(&err));
         img_error_clear(&err);
@@ -157,8 +171,7 @@ static int check_encryption(struct check *c)
     return check_reference(c, ext->crypto_offset, ext->crypto_length, 1, 0);
 }
 
-/* Counts every reference there is. */
-static int count_references(struct check *c)
+int check_count_references(struct check *c)
 {
     const struct qcow2_header *h = &c->q->header;
     int ret = check_reference(c, 0, c->q->geometry.cluster_size, 1, 0);
@@ -170,14 +183,15 @@ static int count_references(struct check *c)
     if (!ret)
         ret = check_reference(c, h->snapshots_offset, c->snapshots_size, 1,
                               offsetof(struct ondisk_header, snapshots_offset));
-    if (!ret)
+    if (!ret && !c->again)
         ret = check_reference(c, h->reftable_offset, c->reftable_entries * 8, 1,
                               offsetof(struct ondisk_header, refcount_table_offset));
     if (!ret)
         ret = check_encryption(c);
     if (!ret)
         ret = check_bitmaps(c, false);
-    return ret ? ret : check_refcount_blocks(c);
+    c->walk_errors = c->report->result->corruptions - c->before;
+    return ret || c->again ? ret : check_refcount_blocks(c);
 }
 
 static int load_refcount_table(struct check *c)
@@ -198,43 +212,60 @@ static int load_refcount_table(struct check *c)
     return 0;
 }
 
-static int set_up(struct check *c)
+int check_start_counting(struct check *c)
 {
     struct qcow2 *q = c->q;
     unsigned bits = 1u << q->header.refcount_order;
+    int64_t allocated = q->file->ops->allocated(q->file);
+    uint64_t data = allocated < 0 ? q->file_size
+                                  : min_u64(q->file_size, (uint64_t)allocated * MAX_SPARSENESS);
+    c->budget = data * 3 + SPARE_BUDGET; /* L1 tables are read three times, L2 tables twice */
+    c->repeats = REPEAT_BUDGET;
+    refs_free(&c->refs);
+    int ret = refs_init(&c->refs, c->clusters + 1, bits == 64 ? UINT64_MAX : (1ull << bits) - 1,
+                        c->err);
+    c->refs.overflow = overflow;
+    c->refs.opaque = c;
+    return ret;
+}
+
+static int set_up(struct check *c)
+{
+    struct qcow2 *q = c->q;
     c->end = align_up(q->file_size, 512);
     c->clusters = div_round_up(c->end, q->geometry.cluster_size);
     if (c->clusters > INT_MAX)
         return img_fail(c->err, EFBIG,
                         "the file has %" PRIu64 " clusters, at most %d can be checked", c->clusters,
                         INT_MAX);
-    int64_t allocated = q->file->ops->allocated(q->file);
-    uint64_t data = allocated < 0 ? q->file_size
-                                  : min_u64(q->file_size, (uint64_t)allocated * MAX_SPARSENESS);
-    c->budget = data * 3 + SPARE_BUDGET; /* L1 tables are read three times, L2 tables twice */
-    c->repeats = REPEAT_BUDGET;
     c->report->result->total_clusters = div_round_up(q->layer->size, q->geometry.cluster_size);
     c->piece = malloc(CHECK_PIECE);
     if (!c->piece)
         return img_fail_nomem(c->err);
-    int ret = refs_init(&c->refs, c->clusters + 1, bits == 64 ? UINT64_MAX : (1ull << bits) - 1,
-                        c->err);
-    c->refs.overflow = overflow;
-    c->refs.opaque = c;
-    return ret ? ret : load_refcount_table(c);
+    int ret = check_start_counting(c);
+    if (!ret)
+        ret = load_refcount_table(c);
+    if (!ret && c->fix) {
+        c->dirty = calloc(1, c->reftable_entries + !c->reftable_entries);
+        ret = c->dirty ? 0 : img_fail_nomem(c->err);
+    }
+    return ret;
 }
 
-static int run(struct check *c)
+int check_run(struct check *c)
 {
     int ret = check_read_snapshots(c);
+    c->before = c->report->result->corruptions;
     if (!ret)
         ret = set_up(c);
     if (!ret)
         ret = register_tables(c);
     if (!ret)
-        ret = count_references(c);
-    if (!ret)
-        ret = check_compare_refcounts(c);
+        ret = check_count_references(c);
+    if (!ret && c->fix)
+        ret = check_fix_refcounts(c);
+    else if (!ret)
+        ret = check_compare_refcounts(c, 0, true);
     if (!ret)
         ret = check_copied_flags(c);
     if (!ret)
@@ -249,14 +280,22 @@ static int run(struct check *c)
     return ret;
 }
 
+void check_end(struct check *c)
+{
+    refs_free(&c->refs);
+    free(c->tables.slots);
+    free(c->snapshots);
+    free(c->reftable);
+    free(c->piece);
+    free(c->dirty);
+    free(c->old.items);
+    free(c->gone.items);
+}
+
 int qcow2_check(struct layer *l, struct check_report *report, struct img_error *err)
 {
-    struct check c = {.q = l->state, .report = report, .err = err};
-    int ret = run(&c);
-    refs_free(&c.refs);
-    free(c.tables.slots);
-    free(c.snapshots);
-    free(c.reftable);
-    free(c.piece);
+    struct check c = {.q = l->state, .report = report, .err = err, .outside_from = UINT64_MAX};
+    int ret = check_run(&c);
+    check_end(&c);
     return ret;
 }

@@ -16,6 +16,10 @@ struct l2_table {
     uint32_t allocated, fragmented, compressed; /* what a walk for the active disk counts */
     bool seen, checked;                         /* walked already, flags checked already */
     bool not_copied;                            /* has an entry without the COPIED flag */
+    bool active;                                /* belongs to the active disk; then */
+    uint64_t l1_index;                          /* by this entry, the last one that names it */
+    bool fix;                                   /* has an entry that is repaired */
+    uint64_t moved;                             /* where a repair puts it; 0: it stays */
     bool shared;                                /* several entries of one L1 table name it */
 };
 
@@ -24,9 +28,17 @@ struct l2_set {
     size_t capacity, count; /* capacity: a power of two */
 };
 
+/* Clusters, by number. */
+struct cluster_list {
+    uint64_t *items;
+    size_t count, room;
+};
+
 /* A snapshot, as far as a check needs it. */
 struct check_snapshot {
     uint64_t place;   /* of its entry */
+    uint64_t extra;   /* bytes of extra data, as the entry says */
+    uint64_t moved;   /* where a repair puts its L1 table; 0: it stays */
     uint64_t strings; /* where its ID and, behind that, its name lie */
     uint16_t id_size, name_size;
     uint32_t l1_size;
@@ -49,8 +61,9 @@ struct check {
     uint32_t l1_number; /* counts the L1 tables that were registered */
     struct check_snapshot *snapshots;
     uint32_t snapshot_count;
-    uint64_t snapshots_size; /* bytes of their table */
-    uint64_t once;           /* corruptions counted by check_once and by overflows */
+    uint64_t snapshots_size;    /* bytes of their table */
+    uint64_t snapshots_dropped; /* that a repair gives up, at the end of the table */
+    uint64_t once;              /* corruptions counted by check_once and by overflows */
     /* Sound tables do not overlap, so reading all of them reads no more than the file holds. */
     uint64_t budget;  /* bytes that may still be read for tables */
     uint64_t repeats; /* the same, for tables that are read again to tell again what is wrong */
@@ -58,6 +71,23 @@ struct check {
     bool exhausted;                /* the budget was not enough */
     bool plain;                    /* every cluster that is referenced has refcount 1 */
     uint8_t *piece;                /* PIECE bytes */
+
+    /* What a check finds on the way to a repair; all of it nothing when FIX is 0. */
+    unsigned fix;             /* enum img_repair_what */
+    uint64_t outside_from;    /* if the file were longer, something would refer to what is there */
+    bool hidden;              /* something cannot be followed: what it uses looks free */
+    int failure;              /* a refcount block that could not be read: -errno */
+    bool rebuild;             /* the refcounts are so wrong that they have to be made anew */
+    bool again;               /* walking a second time, for that: what is repaired was told */
+    bool fix_flags;           /* COPIED flags are repaired */
+    bool l1_fix;              /* some in the active L1 table are */
+    bool snapshots_fix;       /* the snapshot table is written anew */
+    bool fixes_errors;        /* something else than leaks is repaired */
+    uint64_t walk_errors;     /* corruptions of the tables that lead to clusters */
+    uint64_t before;          /* corruptions of the snapshot table */
+    struct cluster_list old;  /* clusters of refcount structures that are made anew */
+    struct cluster_list gone; /* where refcount blocks outside the file would lie; sorted */
+    uint8_t *dirty;           /* for each refcount block: does a refcount in it change? */
 };
 
 enum { CHECK_PIECE = 64 << 10 };
@@ -81,6 +111,14 @@ enum { CHECK_PIECE = 64 << 10 };
                    .kind = IMG_FINDING_##what, .severity = IMG_SEVERITY_NOTE, .host = (where)},    \
                __VA_ARGS__)
 
+/* Tells that something is, or will be, repaired; or how. */
+#define check_repairs(c, what, where, ...)                                                         \
+    check_tell((c)->report,                                                                        \
+               &(struct check_subject){.kind = IMG_FINDING_##what,                                 \
+                                       .severity = IMG_SEVERITY_REPAIRED,                          \
+                                       .host = (where)},                                           \
+               __VA_ARGS__)
+
 /* check_tables.c */
 
 /* Reads LEN bytes of a table; past the end of the file are zeroes. *ZEROES: it holds nothing else,
@@ -101,6 +139,14 @@ struct l2_table *check_find_l2(struct check *c, uint64_t offset);
 /* Counts TIMES references to every cluster of a range; KIND of thing and PLACE that names it. */
 int check_reference(struct check *c, uint64_t offset, uint64_t length, uint64_t times,
                     uint64_t place);
+/* Notes a reference that is not counted, since it leads behind the end of the file. */
+void check_note_outside(struct check *c, uint64_t offset, uint64_t length);
+/* Counts every reference there is, but for those of the refcount structures. */
+int check_count_references(struct check *c);
+int check_start_counting(struct check *c);
+/* All of a check. What it leaves in C is for check_end. */
+int check_run(struct check *c);
+void check_end(struct check *c);
 
 /* check_snapshots.c */
 int check_read_snapshots(struct check *c);
@@ -119,12 +165,23 @@ int check_bitmaps(struct check *c, bool again);
 
 /* check_refcounts.c */
 int check_refcount_blocks(struct check *c);
-int check_compare_refcounts(struct check *c);
+/* FIX: which differences are repaired. LAST: from now on the counts stand for the refcounts. */
+int check_compare_refcounts(struct check *c, unsigned fix, bool last);
 /* The refcount of any cluster, as stored; false when it cannot be read. */
 bool check_stored_refcount(struct check *c, uint64_t cluster, uint64_t *refcount);
 
 /* check_flags.c */
 int check_copied_flags(struct check *c);
+/* Is the refcount of the cluster at OFFSET 1, or will it be? False: nobody can say. */
+bool check_is_one(struct check *c, uint64_t offset, bool *one);
+/* Is there nothing in the way of moving T to another place? */
+bool check_can_move(const struct check *c, const struct l2_table *t);
+
+/* check_fix.c: from a comparison to what is to be done about it. */
+int check_fix_refcounts(struct check *c);
+int cluster_list_add(struct cluster_list *l, uint64_t cluster, struct img_error *err);
+void cluster_list_sort(struct cluster_list *l);
+bool cluster_list_has(const struct cluster_list *l, uint64_t cluster);
 
 /* check_overlaps.c: what the refcounts agree with and is wrong all the same. */
 int check_overlaps(struct check *c);

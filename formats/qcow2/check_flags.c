@@ -10,14 +10,15 @@
 
 #include <inttypes.h>
 
-/* The refcount of the cluster at OFFSET, as far as it matters; false: nobody can say. */
-static bool is_one(struct check *c, uint64_t offset, bool *one)
+bool check_is_one(struct check *c, uint64_t offset, bool *one)
 {
     uint64_t cluster = offset >> c->q->geometry.cluster_bits, refcount = 0;
     uint64_t counted = cluster < c->clusters ? refs_get(&c->refs, cluster) : 0;
     if (counted == REFS_UNKNOWN)
         return false;
-    if (!counted && !check_stored_refcount(c, cluster, &refcount))
+    /* what is not counted inside the file will have the refcount 0 */
+    if (!counted && !(c->fix && cluster < c->clusters) &&
+        !check_stored_refcount(c, cluster, &refcount))
         return false;
     *one = counted ? counted == 1 : refcount == 1;
     return true;
@@ -25,12 +26,57 @@ static bool is_one(struct check *c, uint64_t offset, bool *one)
 
 static uint64_t exact_refcount(struct check *c, uint64_t offset)
 {
-    uint64_t refcount = 0;
-    check_stored_refcount(c, offset >> c->q->geometry.cluster_bits, &refcount);
+    uint64_t refcount = 0, cluster = offset >> c->q->geometry.cluster_bits;
+    uint64_t counted = cluster < c->clusters ? refs_get(&c->refs, cluster) : REFS_OTHER;
+    if (c->fix && counted <= REFS_MAX)
+        return counted;
+    check_stored_refcount(c, cluster, &refcount);
     return refcount;
 }
 
-static void check_entry(struct check *c, uint64_t entry, uint64_t place, uint64_t guest)
+bool check_can_move(const struct check *c, const struct l2_table *t)
+{
+    const struct qcow2_geometry *g = &c->q->geometry;
+    return is_aligned(t->offset, g->cluster_size) && t->offset < c->end &&
+           refs_get(&c->refs, t->offset >> g->cluster_bits) == t->uses;
+}
+
+/* Nothing else lies where the active L1 table does. */
+static bool l1_can_move(const struct check *c)
+{
+    const struct qcow2_header *h = &c->q->header;
+    uint64_t end = h->l1_offset + h->l1_size * 8ull;
+    for (uint64_t at = h->l1_offset; at < end; at += c->q->geometry.cluster_size)
+        if (refs_get(&c->refs, at >> c->q->geometry.cluster_bits) != 1)
+            return false;
+    return true;
+}
+
+/* Counts a finding, or a repair. */
+static void tell_flag(struct check *c, uint64_t place, uint64_t guest, bool fix, const char *text,
+                      uint64_t a, uint64_t b, uint64_t refcount)
+{
+    struct check_subject s = {.kind = IMG_FINDING_COPIED_FLAG,
+                              .severity = fix ? IMG_SEVERITY_REPAIRED : IMG_SEVERITY_CORRUPTION,
+                              .host = place,
+                              .has_guest = true,
+                              .guest = guest};
+    c->report->result->corruptions_fixed += fix;
+    c->fixes_errors |= fix;
+    const char *verb = fix ? "Repairing" : "ERROR";
+    if (text)
+        check_tell(c->report, &s,
+                   "%s OFLAG_COPIED %s: l1_index=%" PRIu64 " l1_entry=%" PRIx64
+                   " refcount=%" PRIu64,
+                   verb, text, a, b, refcount);
+    else
+        check_tell(c->report, &s,
+                   "%s OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64, verb, b,
+                   refcount);
+}
+
+static void check_entry(struct check *c, struct l2_table *t, uint64_t entry, uint64_t place,
+                        uint64_t guest)
 {
     const struct qcow2_geometry *g = &c->q->geometry;
     uint64_t offset = entry & L2_OFFSET_MASK;
@@ -38,18 +84,14 @@ static void check_entry(struct check *c, uint64_t entry, uint64_t place, uint64_
     if ((entry & ENTRY_COMPRESSED) || (!offset && !(g->external_data && (entry & ENTRY_COPIED) &&
                                                     (g->extended_l2 || !(entry & ENTRY_ZERO)))))
         return;
-    if (!g->external_data && !is_one(c, offset, &one))
+    if (!g->external_data && !check_is_one(c, offset, &one))
         return;
     if (one == !!(entry & ENTRY_COPIED))
         return;
-    struct check_subject s = {.kind = IMG_FINDING_COPIED_FLAG,
-                              .severity = IMG_SEVERITY_CORRUPTION,
-                              .host = place,
-                              .has_guest = true,
-                              .guest = guest};
-    check_tell(c->report, &s,
-               "ERROR OFLAG_COPIED data cluster: l2_entry=%" PRIx64 " refcount=%" PRIu64, entry,
-               g->external_data ? 1 : exact_refcount(c, offset));
+    bool fix = c->fix_flags && check_can_move(c, t);
+    t->fix |= fix;
+    tell_flag(c, place, guest, fix, NULL, 0, entry,
+              g->external_data ? 1 : exact_refcount(c, offset));
 }
 
 /* How many entries from P on are a row of clusters with refcount 1 and the flag: nothing to say. */
@@ -73,7 +115,7 @@ static uint32_t good_row(const struct check *c, const uint8_t *p, uint32_t n)
     return count;
 }
 
-static int check_pieces(struct check *c, const struct l2_table *t, uint64_t guest)
+static int check_pieces(struct check *c, struct l2_table *t, uint64_t guest)
 {
     const struct qcow2_geometry *g = &c->q->geometry;
     uint32_t bytes = (uint32_t)min_u64(g->cluster_size, CHECK_PIECE);
@@ -88,7 +130,7 @@ static int check_pieces(struct check *c, const struct l2_table *t, uint64_t gues
             uint64_t entry = load_be64(c->piece + byte);
             uint32_t row = entry ? good_row(c, c->piece + byte, n - i) : 1;
             if (!row)
-                check_entry(c, entry, t->offset + at + byte,
+                check_entry(c, t, entry, t->offset + at + byte,
                             guest + ((at / g->l2_entry_size + i) << g->cluster_bits));
             i += row ? row : 1;
         }
@@ -119,25 +161,30 @@ static int check_l1_entry(struct check *c, uint64_t index, uint64_t entry, uint6
     uint64_t guest = index << (g->l2_bits + g->cluster_bits);
     bool one;
     (void)active;
-    if (!offset || !is_one(c, offset, &one))
+    if (!offset || !check_is_one(c, offset, &one))
         return 0;
     if (one != !!(entry & ENTRY_COPIED)) {
-        struct check_subject s = {.kind = IMG_FINDING_COPIED_FLAG,
-                                  .severity = IMG_SEVERITY_CORRUPTION,
-                                  .host = place,
-                                  .has_guest = true,
-                                  .guest = guest};
-        check_tell(c->report, &s,
-                   "ERROR OFLAG_COPIED L2 cluster: l1_index=%" PRIu64 " l1_entry=%" PRIx64
-                   " refcount=%" PRIu64,
-                   index, entry, exact_refcount(c, offset));
+        c->l1_fix |= c->fix_flags;
+        tell_flag(c, place, guest, c->fix_flags, "L2 cluster", index, entry,
+                  exact_refcount(c, offset));
     }
     struct l2_table *t = check_find_l2(c, offset);
     return t ? check_table(c, t, guest) : 0;
 }
 
+/* The refcounts are right by now, or will be, if nothing is left that is wrong. */
+static bool fixes_flags(const struct check *c)
+{
+    const struct img_check *r = c->report->result;
+    if (!l1_can_move(c))
+        return false;
+    return (c->fix & IMG_REPAIR_ERRORS) ||
+           (c->fix && !r->check_errors && !r->corruptions && !r->leaks);
+}
+
 int check_copied_flags(struct check *c)
 {
     const struct qcow2_header *h = &c->q->header;
+    c->fix_flags = fixes_flags(c);
     return check_each_l1(c, h->l1_offset, h->l1_size, true, check_l1_entry);
 }

@@ -56,6 +56,7 @@ static int reference(struct walk *w, uint64_t offset, uint64_t length)
 {
     struct check *c = w->c;
     if (offset + length >= c->end + c->q->geometry.cluster_size) {
+        check_note_outside(c, offset, length);
         bad(w, OUTSIDE,
             "ERROR: counting reference for region exceeding the end of the file by one cluster or "
             "more: "
@@ -125,6 +126,71 @@ static int compressed(struct walk *w, uint64_t entry, uint64_t bitmap)
     return ret;
 }
 
+/*
+ * Is the table one, and nothing else besides? Otherwise what looks like a bad entry is something
+ * else, and none of a repair's business.
+ */
+static bool may_fix(const struct walk *w)
+{
+    const struct check *c = w->c;
+    const struct qcow2_geometry *g = &c->q->geometry;
+    uint64_t offset = w->table->offset;
+    if (!(c->fix & IMG_REPAIR_ERRORS) || !is_aligned(offset, g->cluster_size) ||
+        qcow2_overlapped(c->q, offset, g->cluster_size))
+        return false;
+    for (uint64_t i = 0; i < c->reftable_entries; i++)
+        if ((load_be64(c->reftable + i * 8) & REFTABLE_OFFSET_MASK) == offset)
+            return false;
+    for (uint32_t i = 0; i < c->snapshot_count; i++) {
+        const struct check_snapshot *s = &c->snapshots[i];
+        if (s->l1_offset < offset + g->cluster_size && offset < s->l1_offset + s->l1_size * 8ull)
+            return false;
+    }
+    return true;
+}
+
+/* A cluster without data gives up a place that it cannot have, if that may be repaired. */
+static bool becomes_zero(struct walk *w, uint64_t offset)
+{
+    struct check *c = w->c;
+    if (!w->table->fix && !may_fix(w))
+        return false;
+    w->table->fix = c->fixes_errors = true;
+    if (!w->times || c->again) /* told already */
+        return true;
+    struct check_subject s;
+    subject(w, IMG_FINDING_UNALIGNED, &s);
+    s.severity = IMG_SEVERITY_REPAIRED;
+    c->report->result->corruptions_fixed++;
+    check_tell(c->report, &s,
+               "Repairing offset=%" PRIx64
+               ": Preallocated cluster is not properly aligned; L2 entry "
+               "corrupted.",
+               offset);
+    return true;
+}
+
+/* A flag that QEMU does not look at, and that promises nothing where it stands. */
+static void idle_bit(struct walk *w, enum img_finding_kind kind, const char *text, uint64_t entry)
+{
+    struct check *c = w->c;
+    struct check_subject s;
+    bool fix = w->table->fix || may_fix(w);
+    subject(w, kind, &s);
+    w->table->fix |= fix;
+    c->fixes_errors |= fix;
+    if (!w->times || (fix && c->again))
+        return;
+    if (fix) {
+        s.severity = IMG_SEVERITY_REPAIRED;
+        c->report->result->corruptions_fixed++;
+    } else {
+        c->once++;
+        c->report->result->unseen_by_qemu++;
+    }
+    check_tell(c->report, &s, "%s %s: l2_entry=%" PRIx64, fix ? "Repairing" : "ERROR", text, entry);
+}
+
 /* A cluster with a place of its own: data, or zeroes that were allocated. */
 static int placed(struct walk *w, uint64_t entry, uint64_t bitmap)
 {
@@ -136,12 +202,12 @@ static int placed(struct walk *w, uint64_t entry, uint64_t bitmap)
             ": Allocated cluster has corrupted subcluster allocation bitmap",
             offset);
     if (g->extended_l2 && (entry & ENTRY_ZERO))
-        bad_once(w, RESERVED_BITS,
-                 "ERROR offset=%" PRIx64 ": reserved bit 0 of an extended L2 entry "
-                 "is set",
-                 offset);
+        idle_bit(w, IMG_FINDING_RESERVED_BITS, "reserved bit 0 of an extended L2 entry is set",
+                 entry);
     if (!is_aligned(offset, g->cluster_size)) {
         bool data = g->extended_l2 ? (uint32_t)bitmap != 0 : !(entry & ENTRY_ZERO);
+        if (!data && becomes_zero(w, offset))
+            return 0;
         bad(w, UNALIGNED,
             "ERROR offset=%" PRIx64 ": %s cluster is not properly aligned; L2 entry "
             "corrupted.",
@@ -174,14 +240,14 @@ static int check_entry(struct walk *w, uint64_t entry, uint64_t bitmap)
     if (entry & L2_OFFSET_MASK || (!zero && g->external_data && (entry & ENTRY_COPIED)))
         return placed(w, entry, bitmap);
     if (g->extended_l2 && (entry & ENTRY_ZERO))
-        bad_once(w, RESERVED_BITS, "ERROR reserved bit 0 of an extended L2 entry is set: %" PRIx64,
+        idle_bit(w, IMG_FINDING_RESERVED_BITS, "reserved bit 0 of an extended L2 entry is set",
                  entry);
     if (!zero && (uint32_t)bitmap)
         bad(w, INVALID_ENTRY, "ERROR: Unallocated cluster has non-zero subcluster allocation map");
     /* a zero cluster that keeps its place at the start of the data file is as QEMU leaves it */
     if ((entry & ENTRY_COPIED) && !(zero && g->external_data))
-        bad_once(w, COPIED_FLAG,
-                 "ERROR copied flag set for a cluster without an offset: l2_entry=%" PRIx64, entry);
+        idle_bit(w, IMG_FINDING_COPIED_FLAG, "copied flag set for a cluster without an offset",
+                 entry);
     return 0;
 }
 
@@ -279,6 +345,10 @@ int check_l2_table(struct check *c, struct l2_table *t, uint64_t l1_index, bool 
         .guest = l1_index << (g->l2_bits + g->cluster_bits),
     };
     int ret = 0;
+    if (active) {
+        t->active = true;
+        t->l1_index = l1_index;
+    }
     if (!t->seen || (t->found && check_repeat(c, g->cluster_size))) {
         uint64_t before = r->corruptions - c->once;
         ret = check_pieces(&w);

@@ -41,19 +41,9 @@ static void check_placed(struct check *c, const char *name, uint64_t offset, uin
 
 static int by_offset(const void *a, const void *b)
 {
-    const struct l2_table *x = a, *y = b;
+    const struct l2_table *x = *(const struct l2_table *const *)a;
+    const struct l2_table *y = *(const struct l2_table *const *)b;
     return (x->offset > y->offset) - (x->offset < y->offset);
-}
-
-/* Puts the tables in order of their offsets: the set cannot be searched any more. */
-static void sort_tables(struct l2_set *s)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < s->capacity; i++)
-        if (s->slots[i].uses)
-            s->slots[n++] = s->slots[i];
-    if (n)
-        qsort(s->slots, n, sizeof *s->slots, by_offset);
 }
 
 static void check_l2_place(struct check *c, const struct l2_table *t)
@@ -86,6 +76,25 @@ static void check_l2_place(struct check *c, const struct l2_table *t)
                    t->offset);
 }
 
+/* Calls check_l2_place for all tables in order of their offsets. */
+static int check_l2_places(struct check *c)
+{
+    const struct l2_set *s = &c->tables;
+    const struct l2_table **sorted = calloc(s->count + 1, sizeof *sorted);
+    size_t n = 0;
+    if (!sorted)
+        return img_fail_nomem(c->err);
+    for (size_t i = 0; i < s->capacity; i++)
+        if (s->slots[i].uses)
+            sorted[n++] = &s->slots[i];
+    if (n)
+        qsort(sorted, n, sizeof *sorted, by_offset);
+    for (size_t i = 0; i < n; i++)
+        check_l2_place(c, sorted[i]);
+    free(sorted);
+    return 0;
+}
+
 static void check_snapshot(struct check *c, const struct check_snapshot *s)
 {
     const struct qcow2_geometry *g = &c->q->geometry;
@@ -113,15 +122,13 @@ int check_overlaps(struct check *c)
     const struct qcow2_extensions *ext = &c->q->ext;
     check_placed(c, "header", 0, 1);
     check_placed(c, "active L1 table", h->l1_offset, h->l1_size * 8ull);
-    check_placed(c, "refcount table", h->reftable_offset, c->reftable_entries * 8);
+    if (!c->again) /* else it is about to get another place */
+        check_placed(c, "refcount table", h->reftable_offset, c->reftable_entries * 8);
     check_placed(c, "snapshot table", h->snapshots_offset, c->snapshots_size);
     if (ext->has_crypto && ext->crypto_offset <= INT64_MAX && ext->crypto_length <= INT64_MAX)
         check_placed(c, "encryption header", ext->crypto_offset, ext->crypto_length);
     for (uint32_t i = 0; i < c->snapshot_count; i++)
         check_snapshot(c, &c->snapshots[i]);
     int ret = check_bitmaps(c, true);
-    sort_tables(&c->tables);
-    for (size_t i = 0; i < c->tables.count; i++)
-        check_l2_place(c, &c->tables.slots[i]);
-    return ret;
+    return ret ? ret : check_l2_places(c);
 }

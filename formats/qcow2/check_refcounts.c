@@ -18,6 +18,9 @@
 /* Clusters that are compared at once; a refcount block stands for a multiple of it. */
 enum { GROUP = 64 };
 
+/* Host file systems have files of 16 TiB at most, or of far more; QEMU finds out by trying. */
+#define MAX_HOST_FILE ((1ull << 44) - (1ull << 22))
+
 static void fill_ones(uint8_t pattern[GROUP * 8], unsigned order)
 {
     static const uint8_t small[] = {0xff, 0x55, 0x11};
@@ -25,6 +28,32 @@ static void fill_ones(uint8_t pattern[GROUP * 8], unsigned order)
     size_t width = order < 3 ? 0 : (size_t)1 << (order - 3);
     for (size_t i = 0; width && i < GROUP; i++)
         pattern[i * width + width - 1] = 1;
+}
+
+/*
+ * QEMU makes the file so long that the block lies inside, full of zeroes. Here the table forgets
+ * it, which comes to the same; what is told is what QEMU says.
+ */
+static int outside(struct check *c, uint64_t index, uint64_t offset)
+{
+    uint64_t place = c->q->header.reftable_offset + index * 8;
+    if (!(c->fix & IMG_REPAIR_ERRORS)) {
+        check_bad(c, OUTSIDE, place, "ERROR refcount block %" PRIu64 " is outside image", index);
+        return 0;
+    }
+    check_repairs(c, OUTSIDE, place, "Repairing refcount block %" PRIu64 " is outside image",
+                  index);
+    c->fixes_errors = true;
+    if (offset > MAX_HOST_FILE) {
+        c->rebuild = true;
+        c->report->result->corruptions++; /* QEMU says it in these words: */
+        check_repairs(
+            c, OUTSIDE, place, "ERROR could not resize image: %s",
+            strerror(offset > (uint64_t)INT64_MAX - c->q->geometry.cluster_size ? EINVAL : EFBIG));
+        return 0;
+    }
+    c->report->result->corruptions_fixed++;
+    return cluster_list_add(&c->gone, offset >> c->q->geometry.cluster_bits, c->err);
 }
 
 int check_refcount_blocks(struct check *c)
@@ -37,11 +66,13 @@ int check_refcount_blocks(struct check *c)
         if (!entry)
             continue;
         if (entry & REFTABLE_RESERVED_MASK) {
+            c->rebuild = true;
             check_bad(c, RESERVED_BITS, place,
                       "ERROR refcount table entry %" PRIu64 " has reserved bits set", i);
             continue;
         }
         if (!is_aligned(offset, g->cluster_size)) {
+            c->rebuild = true;
             check_bad(c, REFCOUNT_BLOCK, place,
                       "ERROR refcount block %" PRIu64
                       " is not cluster aligned; refcount table entry corrupted",
@@ -49,13 +80,18 @@ int check_refcount_blocks(struct check *c)
             continue;
         }
         if (offset >> g->cluster_bits >= c->clusters) {
-            check_bad(c, OUTSIDE, place, "ERROR refcount block %" PRIu64 " is outside image", i);
+            int ret = outside(c, i, offset);
+            if (ret < 0)
+                return ret;
             continue;
         }
         int ret = check_reference(c, offset, g->cluster_size, 1, place);
         if (ret < 0)
             return ret;
         uint64_t count = refs_get(&c->refs, offset >> g->cluster_bits);
+        if (c->fix && (ret = cluster_list_add(&c->old, offset >> g->cluster_bits, c->err)) < 0)
+            return ret;
+        c->rebuild |= count != 1;
         if (count != 1)
             check_bad(c, REFCOUNT_BLOCK, place,
                       "ERROR refcount block %" PRIu64 " refcount=%" PRIu64, i, count);
@@ -99,9 +135,36 @@ bool check_stored_refcount(struct check *c, uint64_t cluster, uint64_t *refcount
 
 struct comparison {
     struct check *c;
+    unsigned fix;
+    bool last;
     uint64_t highest; /* the last cluster that is in use or said to be */
     uint8_t ones[GROUP * 8];
 };
+
+/* Notes that the refcount of CLUSTER changes. */
+static void change(struct check *c, uint64_t cluster)
+{
+    c->dirty[cluster >> (c->q->header.cluster_bits + 3 - c->q->header.refcount_order)] = 1;
+}
+
+/* A difference that is repaired. A refcount of 0 is never told so: then all are made anew. */
+static bool repairs(struct comparison *m, uint64_t cluster, uint64_t stored, uint64_t count)
+{
+    struct img_check *r = m->c->report->result;
+    bool leak = stored > count;
+    if (!stored || !(m->fix & (leak ? IMG_REPAIR_LEAKS : IMG_REPAIR_ERRORS)))
+        return false;
+    *(leak ? &r->leaks_fixed : &r->corruptions_fixed) += 1;
+    m->c->fixes_errors |= !leak;
+    change(m->c, cluster);
+    struct check_subject s = {.kind = leak ? IMG_FINDING_LEAK : IMG_FINDING_REFCOUNT_TOO_LOW,
+                              .severity = IMG_SEVERITY_REPAIRED,
+                              .host = cluster << m->c->q->geometry.cluster_bits};
+    check_tell(m->c->report, &s,
+               "Repairing cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64, cluster,
+               stored, count);
+    return true;
+}
 
 static void compare_one(struct comparison *m, uint64_t cluster, uint64_t stored)
 {
@@ -116,11 +179,16 @@ static void compare_one(struct comparison *m, uint64_t cluster, uint64_t stored)
         c->plain = false;
     if (count == stored)
         return;
+    c->rebuild |= !stored;
+    if (repairs(m, cluster, stored, count)) {
+        c->plain = false;
+        return;
+    }
     if (stored < count) {
         s.kind = IMG_FINDING_REFCOUNT_TOO_LOW;
         s.severity = IMG_SEVERITY_CORRUPTION;
     }
-    if (count)
+    if (count && m->last)
         refs_set(&c->refs, cluster, stored < 2 ? stored : REFS_OTHER);
     check_tell(c->report, &s, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
                stored < count ? "ERROR" : "Leaked", cluster, stored, count);
@@ -150,7 +218,13 @@ static void compare_chunk(struct comparison *m, uint64_t first, uint64_t n, cons
                 continue;
             if (!check_tells(c->report) && !memcmp(counted, zeroes, GROUP) &&
                 !memcmp(stored, m->ones, group_bytes)) {
-                check_count(c->report, IMG_SEVERITY_LEAK, GROUP);
+                if (m->fix & IMG_REPAIR_LEAKS) {
+                    c->report->result->leaks_fixed += GROUP;
+                    c->report->result->untold += GROUP;
+                    change(c, first + i);
+                } else {
+                    check_count(c->report, IMG_SEVERITY_LEAK, GROUP);
+                }
                 m->highest = first + i + GROUP - 1;
                 continue;
             }
@@ -166,7 +240,7 @@ static void cannot_read(struct check *c, uint64_t first, uint64_t end, int code)
         struct check_subject s = {.kind = IMG_FINDING_UNREADABLE,
                                   .severity = IMG_SEVERITY_UNCHECKED,
                                   .host = i << c->q->geometry.cluster_bits};
-        if (refs_get(&c->refs, i))
+        if (refs_get(&c->refs, i) && !c->fix)
             refs_set(&c->refs, i, REFS_UNKNOWN);
         check_tell(c->report, &s, "Can't get refcount for cluster %" PRIu64 ": %s", i,
                    strerror(code));
@@ -191,6 +265,7 @@ static void compare_block(struct comparison *m, uint64_t first, uint64_t end, ui
             int ret = check_read(c, c->piece, bytes, block + ((at - first) << order >> 3), &zeroes);
             if (ret < 0) {
                 cannot_read(c, at, end, -ret);
+                c->failure = ret;
                 img_error_clear(c->err); /* told as findings */
                 return;
             }
@@ -200,11 +275,11 @@ static void compare_block(struct comparison *m, uint64_t first, uint64_t end, ui
     }
 }
 
-int check_compare_refcounts(struct check *c)
+int check_compare_refcounts(struct check *c, unsigned fix, bool last)
 {
     unsigned order = c->q->header.refcount_order;
     uint64_t per_block = c->q->geometry.cluster_size * 8ull >> order;
-    struct comparison m = {.c = c};
+    struct comparison m = {.c = c, .fix = fix, .last = last};
     fill_ones(m.ones, order);
     c->plain = true;
     for (uint64_t first = 0; first < c->clusters; first += per_block) {

@@ -130,6 +130,26 @@ int refs_add(struct refs *r, uint64_t first, uint64_t count, uint64_t times, str
     return 0;
 }
 
+int refs_grow(struct refs *r, uint64_t clusters, struct img_error *err)
+{
+    size_t old = (size_t)(r->clusters / REFS_CHUNK) + 1, new = (size_t)(clusters / REFS_CHUNK) + 1;
+    struct refs_chunk **wider = realloc(r->chunks, new * sizeof(struct refs_chunk *));
+    if (!wider)
+        return img_fail_nomem(err);
+    memset(wider + old, 0, (new - old) * sizeof(struct refs_chunk *));
+    r->chunks = wider;
+    r->clusters = clusters;
+    return 0;
+}
+
+void refs_drop(struct refs *r, uint64_t cluster, uint64_t times)
+{
+    struct refs_chunk *c = cluster < r->clusters ? r->chunks[cluster / REFS_CHUNK] : NULL;
+    uint64_t count = refs_get(r, cluster);
+    if (c && count <= REFS_MAX)
+        store(c, cluster % REFS_CHUNK, count > times ? count - times : 0);
+}
+
 uint64_t refs_get(const struct refs *r, uint64_t cluster)
 {
     const struct refs_chunk *c = cluster < r->clusters ? r->chunks[cluster / REFS_CHUNK] : NULL;

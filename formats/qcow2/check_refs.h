@@ -37,6 +37,12 @@ void refs_free(struct refs *r);
 /* Counts TIMES more references to each of the COUNT clusters from FIRST on. */
 int refs_add(struct refs *r, uint64_t first, uint64_t count, uint64_t times, struct img_error *err);
 
+/* Makes room for clusters up to CLUSTERS. */
+int refs_grow(struct refs *r, uint64_t clusters, struct img_error *err);
+
+/* TIMES references less to CLUSTER, down to none. */
+void refs_drop(struct refs *r, uint64_t cluster, uint64_t times);
+
 uint64_t refs_get(const struct refs *r, uint64_t cluster);
 
 /* VALUE is 0, 1, REFS_OTHER or REFS_UNKNOWN; the cluster has been counted before. */

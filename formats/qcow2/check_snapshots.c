@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,7 +14,14 @@ static int read_extra(struct check *c, struct check_snapshot *s, uint64_t at, ui
                       uint32_t index)
 {
     struct ondisk_snapshot_extra d;
-    if (size > MAX_SNAPSHOT_EXTRA) {
+    if (size > MAX_SNAPSHOT_EXTRA && (c->fix & IMG_REPAIR_ERRORS)) {
+        c->report->result->corruptions_fixed++;
+        c->snapshots_fix = true;
+        check_repairs(c, SNAPSHOT, at,
+                      "Discarding too much extra metadata in snapshot table entry %" PRIu32
+                      " (%" PRIu32 " > %d)",
+                      index, size, MAX_SNAPSHOT_EXTRA);
+    } else if (size > MAX_SNAPSHOT_EXTRA) {
         int ret = img_fail(c->err, EFBIG,
                            "failed to read the snapshot table: Too much extra metadata "
                            "in snapshot table entry %" PRIu32,
@@ -40,6 +48,7 @@ static int read_entry(struct check *c, struct check_snapshot *s, uint64_t *at, u
     if (ret < 0)
         return ret;
     s->place = *at;
+    s->extra = extra;
     s->l1_offset = load_be64(d.l1_table_offset);
     s->l1_size = load_be32(d.l1_size);
     s->strings = *at + sizeof d + extra;
@@ -49,15 +58,51 @@ static int read_entry(struct check *c, struct check_snapshot *s, uint64_t *at, u
     return 0;
 }
 
+/* Gives up what comes behind the first COUNT snapshots; all else follows from that. */
+static void drop(struct check *c, uint32_t count)
+{
+    c->snapshots_dropped += c->snapshot_count - count;
+    c->report->result->corruptions_fixed += c->snapshot_count - count;
+    c->fixes_errors = true;
+    c->snapshot_count = count;
+}
+
+static void incomplete(struct check *c, uint32_t index)
+{
+    uint64_t place = c->snapshots[index].place;
+    if (!(c->fix & IMG_REPAIR_ERRORS)) {
+        check_bad(c, SNAPSHOT, place, "ERROR snapshot table entry %" PRIu32 " is incomplete",
+                  index);
+        return;
+    }
+    c->report->result->corruptions_fixed++;
+    c->snapshots_fix = true;
+    check_repairs(c, SNAPSHOT, place, "Repairing snapshot table entry %" PRIu32 " is incomplete",
+                  index);
+}
+
 static int read_table(struct check *c, uint64_t start)
 {
-    uint64_t at = start;
+    uint64_t at = start, length = 0; /* length: without the extra data that a repair drops */
     for (uint32_t i = 0; i < c->snapshot_count; i++) {
+        uint64_t before = at;
         at = start + align_up(at - start, 8);
         int ret = read_entry(c, &c->snapshots[i], &at, i);
         if (ret < 0)
             return ret;
-        if (at - start > MAX_SNAPSHOT_TABLE_BYTES) {
+        const struct check_snapshot *s = &c->snapshots[i];
+        length = align_up(length, 8) + sizeof(struct ondisk_snapshot) + s->id_size + s->name_size +
+                 min_u64(s->extra, MAX_SNAPSHOT_EXTRA);
+        if (length <= MAX_SNAPSHOT_TABLE_BYTES && at - start <= INT_MAX)
+            continue;
+        if (c->fix & IMG_REPAIR_ERRORS) {
+            check_repairs(c, SNAPSHOT, s->place,
+                          "Discarding %" PRIu32
+                          " overhanging snapshots (snapshot table is too big)",
+                          c->snapshot_count - i);
+            drop(c, i);
+            at = before;
+        } else {
             ret = img_fail(c->err, EFBIG,
                            "failed to read the snapshot table: Snapshot table is too "
                            "big");
@@ -71,15 +116,22 @@ static int read_table(struct check *c, uint64_t start)
     c->snapshots_size = at - start;
     for (uint32_t i = 0; i < c->snapshot_count && c->q->header.version >= 3; i++)
         if (!c->snapshots[i].has_disk_size)
-            check_bad(c, SNAPSHOT, c->snapshots[i].place,
-                      "ERROR snapshot table entry %" PRIu32 " is incomplete", i);
+            incomplete(c, i);
+    c->fixes_errors |= c->snapshots_fix;
     return 0;
 }
 
 int check_read_snapshots(struct check *c)
 {
     const struct qcow2_header *h = &c->q->header;
-    int ret = qcow2_validate_table(c->q, h->snapshots_offset, h->snapshot_count,
+    c->snapshot_count = h->snapshot_count;
+    if (h->snapshot_count > MAX_SNAPSHOTS && (c->fix & IMG_REPAIR_ERRORS)) {
+        check_repairs(c, SNAPSHOT, offsetof(struct ondisk_header, nb_snapshots),
+                      "Discarding %" PRIu32 " overhanging snapshots",
+                      h->snapshot_count - MAX_SNAPSHOTS);
+        drop(c, MAX_SNAPSHOTS);
+    }
+    int ret = qcow2_validate_table(c->q, h->snapshots_offset, c->snapshot_count,
                                    sizeof(struct ondisk_snapshot),
                                    sizeof(struct ondisk_snapshot) * (uint64_t)MAX_SNAPSHOTS,
                                    "snapshot table", "nb_snapshots", c->err);
@@ -91,12 +143,11 @@ int check_read_snapshots(struct check *c)
                      h->snapshot_count - MAX_SNAPSHOTS);
         return ret;
     }
-    if (!h->snapshot_count)
+    if (!c->snapshot_count)
         return 0;
-    c->snapshots = calloc(h->snapshot_count, sizeof *c->snapshots);
+    c->snapshots = calloc(c->snapshot_count, sizeof *c->snapshots);
     if (!c->snapshots)
         return img_fail_nomem(c->err);
-    c->snapshot_count = h->snapshot_count;
     return read_table(c, h->snapshots_offset);
 }
 

@@ -156,6 +156,8 @@ static int qcow2_open(struct layer *l, unsigned flags, struct img_error *err)
     int ret = read_metadata(q, err);
     free(q->head);
     q->head = NULL;
+    if (!ret && q->writable && !q->tolerant && (q->header.incompatible & INCOMPAT_DIRTY))
+        ret = qcow2_repair_dirty(l, err);
     if (ret < 0)
         qcow2_close(l);
     return ret;
@@ -318,6 +320,7 @@ const struct driver qcow2_driver = {
     .snapshot_apply = qcow2_snapshot_apply,
     .snapshot_delete = qcow2_snapshot_delete,
     .writing = &writing,
+    .repair = qcow2_repair,
     .create_options = qcow2_create_options,
     .plan = qcow2_plan,
     .create = qcow2_create,

@@ -170,6 +170,12 @@ int qcow2_change_bitmap(struct layer *l, const char *name, const struct bitmap_a
 struct check_report;
 int qcow2_check(struct layer *l, struct check_report *report, struct img_error *err);
 
+/* repair.c */
+int qcow2_repair(struct layer *l, const struct img_repair_options *options,
+                 struct check_report *report, struct img_error *err);
+/* Repairs an image whose writer died, as far as it can be, before it is written again. */
+int qcow2_repair_dirty(struct layer *l, struct img_error *err);
+
 /* refcount.c */
 bool qcow2_data_has_holes(struct layer *l);
 

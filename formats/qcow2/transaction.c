@@ -19,11 +19,6 @@ int tx_begin(struct transaction *t, struct qcow2 *q, struct img_error *err)
     if (!q->writable)
         return img_fail(err, EBADF, "The image '%s' was not opened for writing",
                         q->layer->filename);
-    if ((q->header.incompatible & INCOMPAT_DIRTY) && !q->tolerant) {
-        ret = img_fail(err, EINVAL, "The image was not closed: its refcounts may be wrong");
-        img_hint(err, "Repair the image with 'check -r all' first.");
-        return ret;
-    }
     ret = qcow2_settle(q, err);
     if (ret < 0)
         return ret;

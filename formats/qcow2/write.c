@@ -7,18 +7,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static int refuse(const struct qcow2 *q, struct img_error *err)
-{
-    const struct qcow2_header *h = &q->header;
-    if (h->incompatible & INCOMPAT_DIRTY) {
-        int ret = img_fail(err, EINVAL,
-                           "The image is marked dirty: its refcounts are not up to date");
-        img_hint(err, "Repair it with 'check -r all' first.");
-        return ret;
-    }
-    return 0;
-}
-
 /* What follows from the disk's contents in ways that are not known here is no longer true. */
 static int clear_unknown_autoclear(struct qcow2 *q, struct img_error *err)
 {
@@ -50,14 +38,11 @@ int qcow2_start_writing(struct qcow2 *q, struct img_error *err)
 {
     if (q->writer)
         return 0;
-    int ret = refuse(q, err);
-    if (ret < 0)
-        return ret;
     struct qcow2_writer *w = calloc(1, sizeof *w);
     if (!w)
         return img_fail_nomem(err);
     q->writer = w;
-    ret = file_size(q->file, &w->file_end, err);
+    int ret = file_size(q->file, &w->file_end, err);
     if (!ret)
         ret = refcounts_init(&w->refs, q, err);
     w->refs.in_place = true;

@@ -34,10 +34,9 @@ const char *img_finding_kind_name(enum img_finding_kind kind)
 const char *img_severity_name(enum img_severity severity)
 {
     static const char *const names[] = {
-        [IMG_SEVERITY_LEAK] = "leak",
-        [IMG_SEVERITY_CORRUPTION] = "corruption",
-        [IMG_SEVERITY_UNCHECKED] = "unchecked",
-        [IMG_SEVERITY_NOTE] = "note",
+        [IMG_SEVERITY_LEAK] = "leak",           [IMG_SEVERITY_CORRUPTION] = "corruption",
+        [IMG_SEVERITY_UNCHECKED] = "unchecked", [IMG_SEVERITY_NOTE] = "note",
+        [IMG_SEVERITY_REPAIRED] = "repaired",
     };
     return (unsigned)severity < sizeof names / sizeof *names ? names[severity] : "unknown";
 }

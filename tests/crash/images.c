@@ -76,6 +76,30 @@ static const struct recipe {
      CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")},
     {"lazy refcounts", CREATE("cluster_size=4k,lazy_refcounts=on", "256k")
                            IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")},
+    /* refcounts of 1 for what lies behind the image's old end, in two refcount blocks */
+    {"leaks in two refcount blocks",
+     CREATE("cluster_size=512", "160k")
+         IO("-c 'write -P 1 0 110k'") "truncate -s 190k image.qcow2\n"
+                                      "block() { od -An -tu8 --endian=big -j $((512 + $1 * 8)) -N "
+                                      "8 image.qcow2; }\n"
+                                      "for i in 0 1; do printf '\\0\\1\\0\\1\\0\\1\\0\\1' | dd "
+                                      "of=image.qcow2 bs=1 conv=notrunc "
+                                      "status=none seek=$(($(block $i) + 500 - $i * 280)); done\n"},
+    /* a writer that died: clusters in use with the refcount 0, and the dirty bit */
+    {"stale refcounts, dirty",
+     CREATE("cluster_size=4k,lazy_refcounts=on", "256k") IO(
+         "-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'") "head -c 12 /dev/zero | dd "
+                                                          "of=image.qcow2 bs=1 conv=notrunc "
+                                                          "status=none seek=$((8192 + 14))\n"
+                                                          "printf '\\1' | dd of=image.qcow2 bs=1 "
+                                                          "conv=notrunc status=none seek=79\n"},
+    /* as if the last snapshot had been made without clearing the flags */
+    {"flags as before the snapshot",
+     CREATE("cluster_size=4k", "4M")
+         IO("-c 'write -P 1 0 30k' -c 'write -P 2 3M 9k'") "cp image.qcow2 flags\n" SNAPSHOT(
+             "first") "for at in $((0x3000)) $((0x4000)); do dd if=flags of=image.qcow2 bs=1 "
+                      "skip=$at seek=$at "
+                      "count=32 conv=notrunc status=none; done\nrm flags\n"},
     {"a device with an old image",
      BASE("128k") CREATE("cluster_size=4k", "256k")
          IO("-c 'write -P 1 0 120k'") "$QEMU_IMG resize -q -f raw image.qcow2 300k\n"},

@@ -228,14 +228,6 @@ static void damage(void **state)
     img_close(img);
 }
 
-static void dirty_images(void **state)
-{
-    (void)state;
-    img_close(create("dirty", MIB, "lazy_refcounts=on"));
-    patch64("dirty", offsetof(struct ondisk_header, incompatible_features), INCOMPAT_DIRTY);
-    expect_write_fails("dirty", 1, "The image is marked dirty: its refcounts are not up to date");
-}
-
 /* ---- chains -------------------------------------------------------------------------------- */
 
 static struct img *create_overlay(const char *name, const char *base, uint64_t base_size,
@@ -549,7 +541,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refusals),
         cmocka_unit_test(damage),
-        cmocka_unit_test(dirty_images),
         cmocka_unit_test(over_a_shorter_base),
         cmocka_unit_test(version_2_keeps_what_it_cannot_say),
         cmocka_unit_test(without_its_base),

@@ -1,0 +1,33 @@
+/* imgtool undo: an image as it was before its repair. */
+#include "commands.h"
+#include "tool.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+int cmd_undo(struct tool *tool, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"help", no_argument, 0, 'h'},
+        {"quiet", no_argument, 0, 'q'},
+        {0, 0, 0, 0},
+    };
+    struct img_error err = IMG_ERROR_INIT;
+    struct img_undone done;
+    bool quiet = false;
+    int c, code;
+    while ((c = tool_getopt(tool, argc, argv, "hq", options, &code)) != -1) {
+        if (c == TOOL_STOP)
+            return code;
+        quiet = true;
+    }
+    if (optind != argc - 2)
+        return tool_usage_error(tool, "Expecting an undo file and the image that it belongs to");
+    if (img_undo(argv[optind], argv[optind + 1], &done, &err) < 0)
+        return tool_report(tool, &err);
+    if (!quiet)
+        printf("%" PRIu64 " sectors were put back, %" PRIu64 " were as before already; the image "
+               "has %" PRIu64 " bytes.\n",
+               done.sectors, done.already, done.old_size);
+    return fflush(stdout) ? tool_error(tool, "Could not write the output") : 0;
+}
