@@ -1,7 +1,7 @@
 /*
  * Is each flush needed, and would the harness see that it is missing? Each flush of a run is left
- * out in turn; then some state must be bad. One before which nothing was written since the last is
- * idle: it can be left out.
+ * out in turn; then some state must be bad. One before which nothing was written since the last, or
+ * that another one follows at once, is idle: it can be left out.
  */
 #include "report.h"
 
@@ -26,18 +26,28 @@ static bool hunt_state(void *opaque, const struct state *s)
     return false;
 }
 
-/* Does flush number N end an epoch in which its file was changed? */
+/* The call that follows number I and concerns FILE, or a step that is done: that is told to
+ * everybody. */
+static const struct op *next_of(const struct log *log, size_t i, unsigned file)
+{
+    while (++i < log->count)
+        if (log->ops[i].kind == OP_STEP || log->ops[i].file == file)
+            return &log->ops[i];
+    return NULL;
+}
+
+/* Does flush number N end an epoch in which its file was changed, and no other flush at once? */
 static bool has_work(const struct log *log, long n)
 {
     bool work[FOLDER + 1] = {0};
     for (size_t i = 0; i < log->count; i++) {
-        const struct op *o = &log->ops[i];
-        if (o->kind == OP_FLUSH && n-- == 0)
-            return work[o->file];
-        if (o->kind == OP_FLUSH)
-            work[o->file] = false;
-        else if (o->kind != OP_STEP)
-            work[o->file] = true;
+        const struct op *o = &log->ops[i], *next;
+        if (o->kind == OP_FLUSH && n-- == 0) {
+            next = next_of(log, i, o->file);
+            return work[o->file] && !(next && next->kind == OP_FLUSH);
+        }
+        if (o->kind != OP_STEP)
+            work[o->file] = o->kind != OP_FLUSH;
     }
     return false;
 }

@@ -10,6 +10,7 @@
 
 #define CREATE(options, size) "$QEMU_IMG create -q -f qcow2 -o " options " image.qcow2 " size "\n"
 #define IO(commands)          "$QEMU_IO -f qcow2 " commands " image.qcow2 >>io.log\n"
+#define RAW(commands)         "$QEMU_IO -f raw " commands " image.qcow2 >>io.log\n"
 #define SNAPSHOT(name)        "$QEMU_IMG snapshot -c " name " image.qcow2\n"
 #define BITMAP(options)       "$QEMU_IMG bitmap " options "\n"
 #define BASE(size)                                                                                 \
@@ -100,6 +101,32 @@ static const struct recipe {
              "first") "for at in $((0x3000)) $((0x4000)); do dd if=flags of=image.qcow2 bs=1 "
                       "skip=$at seek=$at "
                       "count=32 conv=notrunc status=none; done\nrm flags\n"},
+    /* damaged: with these clusters, the refcount block lies at 0x2000, the L1 table at 0x3000 */
+    {"leaks",
+     CREATE("cluster_size=4k", "256k")
+         IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'") "n=$(($(stat -c %s image.qcow2) / "
+                                                             "4096))\n"
+                                                             "$QEMU_IMG resize -q -f raw "
+                                                             "image.qcow2 $(((n + 8) * 4096))\n"
+                                                             "for i in 0 1 2 5 7; do " RAW(
+                                                                 "-c \"write -P 1 $((0x2001 + 2 * "
+                                                                 "(n + i))) 1\"") "done\n"},
+    {"leaks of clusters in use",
+     CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")
+         RAW("-c 'write -P 2 0x200b 1' -c 'write -P 0 0x4000 1' -c 'write -P 2 0x200f 1' "
+             "-c 'write -P 0 0x4010 1'")},
+    {"many leaks, 512-byte clusters",
+     CREATE("cluster_size=512", "160k") IO("-c 'write -P 1 0 150k'") SNAPSHOT("first")
+         IO("-c 'write -P 2 0 100k'") "# the snapshot is forgotten, with all that it alone "
+                                      "has\n" RAW("-c 'write -P 0 60 12'")},
+    {"refcounts too low",
+     CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")
+         RAW("-c 'write -P 0 0x200b 1' -c 'write -P 0 0x200f 5'")},
+    {"wrong flags, snapshot",
+     CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k'") SNAPSHOT("first")
+         IO("-c 'write -P 3 4k 8k'") RAW("-c 'write -P 2 0x2001 1' -c 'write -P 1 0x200b 3'")},
+    {"no refcounts", CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k'")
+                         RAW("-c 'write -P 0 0x1000 8k'")},
     {"a device with an old image",
      BASE("128k") CREATE("cluster_size=4k", "256k")
          IO("-c 'write -P 1 0 120k'") "$QEMU_IMG resize -q -f raw image.qcow2 300k\n"},

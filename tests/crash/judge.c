@@ -68,20 +68,35 @@ static void allow(struct damage *own, const struct damage *d)
     own->leaks = max_u64(own->leaks, d->leaks);
 }
 
-int judge_allow_own(struct judge *j, const struct disk *disks, struct img_error *err)
+static int find_damage(const struct judge *j, const struct disk *disks, struct damage *d,
+                       struct damage *by_qemu, struct img_error *err)
 {
-    struct damage d;
+    *d = *by_qemu = (struct damage){0};
     if (!disk_is_image(&disks[0]))
         return 0;
-    int ret = check_disks(j->scene, disks, &d, err);
-    if (!ret)
-        allow(&j->own, &d);
+    int ret = check_disks(j->scene, disks, d, err);
     if (!ret && j->checker) {
         checker_begin(j->checker, disks);
-        ret = checker_end(j->checker, &d, err);
-        allow(&j->own_qemu, &d);
+        ret = checker_end(j->checker, by_qemu, err);
     }
     return ret;
+}
+
+int judge_allow_own(struct judge *j, const struct disk *before, const struct disk *after,
+                    struct img_error *err)
+{
+    int ret = find_damage(j, before, &j->own, &j->own_qemu, err);
+    if (!ret)
+        ret = find_damage(j, after, &j->after, &j->after_qemu, err);
+    allow(&j->own, &j->after);
+    allow(&j->own_qemu, &j->after_qemu);
+    return ret;
+}
+
+/* Is the run over, and has said so? */
+static bool over(const struct judge *j, const struct state *s)
+{
+    return !s->running && s->lo + 1 == j->count;
 }
 
 static void judge_damage(const struct judge *j, const char *who, const struct damage *d,
@@ -100,18 +115,18 @@ static void judge_by_library(const struct judge *j, const struct state *s, struc
     if (check_disks(j->scene, s->disks, &d, &err) < 0)
         complain(v, &v->corrupt, "it cannot be checked: %s", img_error_message(&err));
     else
-        judge_damage(j, "the library", &d, &j->own, v);
+        judge_damage(j, "the library", &d, over(j, s) ? &j->after : &j->own, v);
     img_error_clear(&err);
 }
 
-static void judge_by_qemu(const struct judge *j, struct verdict *v)
+static void judge_by_qemu(const struct judge *j, const struct state *s, struct verdict *v)
 {
     struct img_error err = IMG_ERROR_INIT;
     struct damage d;
     if (checker_end(j->checker, &d, &err) < 0)
         complain(v, &v->corrupt, "%s", img_error_message(&err));
     else
-        judge_damage(j, "qemu-img", &d, &j->own_qemu, v);
+        judge_damage(j, "qemu-img", &d, over(j, s) ? &j->after_qemu : &j->own_qemu, v);
     img_error_clear(&err);
 }
 
@@ -250,6 +265,6 @@ bool judge_state(const struct judge *j, const struct state *s, struct verdict *v
         judge_by_library(j, s, v);
     judge_view(j, s, v);
     if (image && j->checker)
-        judge_by_qemu(j, v);
+        judge_by_qemu(j, s, v);
     return !v->corrupt && !v->leaked && !v->neither;
 }

@@ -22,7 +22,8 @@ struct judge {
     bool qemu_alone;  /* the library's own check, which sees more, is not asked */
     /* what the images before and after the run have of their own, and its states may have too */
     struct damage own, own_qemu;
-    struct checker *checker; /* qemu-img; NULL: it is not asked */
+    struct damage after, after_qemu; /* of the image after it alone */
+    struct checker *checker;         /* qemu-img; NULL: it is not asked */
 };
 
 enum { WHY_LENGTH = 400 };
@@ -37,8 +38,10 @@ int judge_add_version(struct judge *j, const struct disk *disks, bool atomic,
                       struct img_error *err);
 void judge_free(struct judge *j);
 
-/* Lets the states have what the images before and after have. */
-int judge_allow_own(struct judge *j, const struct disk *disks, struct img_error *err);
+/* Lets the states have what the images before and after have, and those in which all is reported
+ * done what the one after has. */
+int judge_allow_own(struct judge *j, const struct disk *before, const struct disk *after,
+                    struct img_error *err);
 
 /* The library's own check. */
 int check_disks(const struct scene *s, const struct disk *disks, struct damage *d,

@@ -100,6 +100,22 @@ void log_add(struct log *l, const struct op *o)
     }
 }
 
+/*
+ * A disk writes whole sectors, and the host has them whole in its memory: what stands around a
+ * write that is shorter lands with it, as earlier writes have left it. AFTER: the file with it.
+ */
+static struct op whole_sectors(const struct op *o, const struct disk *after)
+{
+    struct op whole = *o;
+    if (o->kind != OP_WRITE || !o->length)
+        return whole;
+    uint64_t end = min_u64(align_up(o->offset + o->length, SECTOR), after->size);
+    whole.offset = align_down(o->offset, SECTOR);
+    whole.length = end - whole.offset;
+    whole.data = after->data + whole.offset;
+    return whole;
+}
+
 void log_free(struct log *l)
 {
     for (size_t i = 0; i < l->count; i++)
@@ -150,6 +166,13 @@ static void cut_holes(struct log *l, struct disk *now)
         if (o->kind == OP_ZERO && o->offset + o->length > size)
             o->length = o->offset < size ? size - o->offset : 0;
         disk_apply(&now[o->file], o);
+        struct op whole = whole_sectors(o, &now[o->file]);
+        if (whole.length == o->length)
+            continue;
+        whole.data = must(malloc(whole.length));
+        memcpy(whole.data, now[o->file].data + whole.offset, whole.length);
+        free(o->data);
+        *o = whole;
     }
 }
 
@@ -203,10 +226,11 @@ static struct recorded_file *recorded(struct file *f)
 static int change(struct file *f, const struct op *o)
 {
     struct recorded_file *r = recorded(f);
-    struct op numbered = *o;
-    numbered.file = r->index;
-    log_add(&r->recorder->log, &numbered);
-    disk_apply(&r->recorder->now[r->index], &numbered);
+    struct disk *now = &r->recorder->now[r->index];
+    disk_apply(now, o);
+    struct op whole = whole_sectors(o, now);
+    whole.file = r->index;
+    log_add(&r->recorder->log, &whole);
     return 0;
 }
 

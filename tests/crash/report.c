@@ -1,4 +1,5 @@
 #include "report.h"
+#include "repair.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -16,6 +17,8 @@ struct trial {
     struct tally tally;
     bool quiet;
     unsigned shown;
+    bool repair;       /* bring the states through a repair */
+    size_t clean_left; /* so many clean ones more */
 };
 
 void report_failure(struct report *r, const struct subject *s, const char *fmt, ...)
@@ -37,17 +40,44 @@ static void show(struct trial *t, const struct state *s, const struct verdict *v
     state_print(stdout, t->log, s);
 }
 
+static bool go_on(const struct trial *t)
+{
+    return !t->report->settings->first || (t->subject->flags & EXPECT_BAD);
+}
+
+/* All states that leak or worse are repaired, as far as the limit goes, and some that are clean. */
+static bool try_repair(struct trial *t, const struct state *s)
+{
+    const struct settings *o = t->report->settings;
+    struct verdict v;
+    struct damage d;
+    if (!t->repair || !disk_is_image(&s->disks[0]) ||
+        check_disks(t->judge->scene, s->disks, &d, NULL) < 0)
+        return true;
+    bool clean = !d.corruptions && !d.leaks;
+    size_t limit = o->states / 20;
+    if (clean ? !t->clean_left : t->tally.repaired >= limit)
+        return true;
+    t->clean_left -= clean;
+    t->tally.repaired += !clean;
+    if (repair_state(t->judge, s, o->seed, limit, &v, &t->tally.repair_states))
+        return true;
+    t->tally.unrepaired++;
+    show(t, s, &v);
+    return go_on(t);
+}
+
 static bool try_state(void *opaque, const struct state *s)
 {
     struct trial *t = opaque;
     struct verdict v;
     if (judge_state(t->judge, s, &v))
-        return true;
+        return try_repair(t, s);
     t->tally.corrupt += v.corrupt;
     t->tally.leaked += v.leaked;
     t->tally.neither += v.neither;
     show(t, s, &v);
-    return !t->report->settings->first || (t->subject->flags & EXPECT_BAD);
+    return go_on(t);
 }
 
 static void add_tally(struct tally *sum, const struct tally *t)
@@ -58,13 +88,21 @@ static void add_tally(struct tally *sum, const struct tally *t)
     sum->leaked += t->leaked;
     sum->neither += t->neither;
     sum->repaired += t->repaired;
-    sum->repair_states += t->repair_states;
+    sum->unrepaired += t->unrepaired;
+    sum->repair_states.generated += t->repair_states.generated;
+    sum->repair_states.distinct += t->repair_states.distinct;
 }
 
 static struct tally try_all(struct report *r, const struct subject *s, const struct log *log,
                             const struct judge *j, bool quiet)
 {
-    struct trial t = {.report = r, .subject = s, .log = log, .judge = j, .quiet = quiet};
+    struct trial t = {.report = r,
+                      .subject = s,
+                      .log = log,
+                      .judge = j,
+                      .quiet = quiet,
+                      .repair = !quiet,
+                      .clean_left = 3};
     struct states_options o = {
         .seed = r->settings->seed, .limit = r->settings->states, .drop_flush = -1};
     states_each(log, &o, try_state, &t, &t.tally.states);
@@ -95,7 +133,7 @@ static void judge_run(struct report *r, struct row *row, const struct subject *s
 {
     bool wrong = s->flags & EXPECT_BAD;
     struct tally t = try_all(r, s, log, j, wrong && !r->settings->verbose);
-    bool bad = t.corrupt + t.leaked + t.neither;
+    bool bad = t.corrupt + t.leaked + t.neither + t.unrepaired;
     if (r->settings->verbose)
         printf("%s (%s): %zu calls, %ld flushes, %zu states, %zu distinct\n", s->command, s->image,
                log->count, log_flushes(log), t.states.generated, t.states.distinct);
@@ -104,8 +142,9 @@ static void judge_run(struct report *r, struct row *row, const struct subject *s
     if (wrong && !expected(s, &t))
         report_failure(r, s, "no state of this wrong writer is %s", s->expect);
     else if (!wrong && bad)
-        report_failure(r, s, "%zu states corrupt, %zu leaked, %zu neither old nor new", t.corrupt,
-                       t.leaked, t.neither);
+        report_failure(r, s,
+                       "%zu states corrupt, %zu leaked, %zu neither old nor new, %zu not repaired",
+                       t.corrupt, t.leaked, t.neither, t.unrepaired);
 }
 
 /* A recorded run on its way to the judge. */
@@ -225,11 +264,12 @@ static void print_states(const struct report *r)
 {
     const char *head = " |   states distinct corrupt leaked neither";
     bool theirs = r->settings->qemu_rows;
-    printf("%-28s %4s%s%s\n", "", "runs", head, theirs ? head : "");
+    printf("%-28s %4s%s repaired (states)%s\n", "", "runs", head, theirs ? head : "");
     for (size_t i = 0; i < r->count; i++) {
         const struct row *row = &r->rows[i];
         printf("%-28s %4u", row->command, row->runs);
         print_tally(&row->ours);
+        printf(" %8zu %8zu", row->ours.repaired, row->ours.repair_states.distinct);
         if (row->has_theirs)
             print_tally(&row->theirs);
         else if (theirs)

@@ -14,8 +14,9 @@ struct settings {
 
 struct tally {
     struct states_count states;
-    size_t corrupt, leaked, neither; /* of the distinct ones */
-    size_t repaired, repair_states;  /* states that were repaired; states of those repairs */
+    size_t corrupt, leaked, neither;   /* of the distinct ones */
+    size_t repaired, unrepaired;       /* states that were damaged, or should not have been */
+    struct states_count repair_states; /* of the repairs themselves */
 };
 
 /* A row of the report. */

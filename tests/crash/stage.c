@@ -37,9 +37,7 @@ int stage_step(struct stage *s, bool atomic, bool durable, struct img_error *err
 /* A clean run starts and ends with images that nobody finds fault with. */
 int stage_settle(struct judge *j, const struct disk *end, unsigned flags, struct img_error *err)
 {
-    int ret = judge_allow_own(j, j->scene->disks, err);
-    if (!ret)
-        ret = judge_allow_own(j, end, err);
+    int ret = judge_allow_own(j, j->scene->disks, end, err);
     bool clean = !(j->own.corruptions | j->own.leaks | j->own_qemu.corruptions | j->own_qemu.leaks);
     if (!ret && !clean && !(flags & (DAMAGED | EXPECT_BAD)))
         ret = img_fail(err, EIO, "it is damaged when nothing has failed");

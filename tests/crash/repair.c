@@ -1,0 +1,84 @@
+#include "repair.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A crash of the repair: its verdict. */
+struct second {
+    const struct judge *judge;
+    struct verdict *verdict;
+};
+
+static bool judge_second(void *opaque, const struct state *s)
+{
+    const struct second *x = opaque;
+    return judge_state(x->judge, s, x->verdict);
+}
+
+/* Does the repair, recorded. */
+static int repair(struct recorder *r, const struct judge *j, const struct state *s,
+                  struct img_error *err)
+{
+    struct img_repair_options options = {.what = IMG_REPAIR_ALL};
+    struct img_check result;
+    struct img *img = NULL;
+    recorder_init(r, s->disks, j->scene->files);
+    r->device = j->may_be_none;
+    struct file *data = j->scene->files > 1 ? record_open(r, 1, "data.raw") : NULL;
+    int ret = scene_open(&img, j->scene, record_open(r, 0, "image.qcow2"), data,
+                         IMG_OPEN_CHECK | IMG_OPEN_WRITE, err);
+    if (!ret)
+        ret = img_repair(img, &options, &result, err);
+    img_close(img);
+    recorder_step(r, 1, true);
+    return ret;
+}
+
+/* What the image shows before and after, and what is wrong with it. */
+static int compare(struct judge *second, const struct recorder *r, struct damage *left,
+                   struct img_error *err)
+{
+    int ret = judge_add_version(second, r->log.start, false, err);
+    if (!ret)
+        ret = judge_add_version(second, r->now, false, err);
+    if (!ret)
+        ret = check_disks(second->scene, r->now, left, err);
+    if (!ret && !view_equal(&second->versions[0].view, &second->versions[1].view))
+        ret = img_fail(err, EIO, "repaired, it shows something else");
+    if (!ret && (left->corruptions || left->leaks))
+        ret = img_fail(err, EIO, "repaired, it has %" PRIu64 " corruptions and %" PRIu64 " leaks",
+                       left->corruptions, left->leaks);
+    if (!ret && !second->own.corruptions && !second->own.leaks && r->log.count > 1)
+        ret = img_fail(err, EIO, "it was clean, and the repair wrote to it");
+    return ret;
+}
+
+bool repair_state(const struct judge *j, const struct state *s, uint64_t seed, size_t limit,
+                  struct verdict *v, struct states_count *count)
+{
+    struct img_error err = IMG_ERROR_INIT;
+    struct recorder r;
+    struct damage left;
+    struct judge judge = {.scene = j->scene};
+    struct second x = {&judge, v};
+    struct states_options o = {.seed = seed, .limit = limit, .drop_flush = -1};
+    *v = (struct verdict){0};
+    int ret = check_disks(j->scene, s->disks, &judge.own, &err);
+    if (!ret)
+        ret = repair(&r, j, s, &err);
+    if (!ret)
+        ret = compare(&judge, &r, &left, &err);
+    if (ret < 0) {
+        v->corrupt = true;
+        snprintf(v->why, sizeof v->why, "%s", img_error_message(&err));
+    } else if (!states_each(&r.log, &o, judge_second, &x, count)) {
+        memmove(v->why + 23, v->why, sizeof v->why - 23);
+        memcpy(v->why, "when its repair fails: ", 23);
+        v->why[sizeof v->why - 1] = 0;
+    }
+    recorder_free(&r);
+    judge_free(&judge);
+    img_error_clear(&err);
+    return !v->corrupt && !v->leaked && !v->neither;
+}
