@@ -6,6 +6,7 @@
 #include "formats/qcow2/amend.h"
 #include "formats/qcow2/create.h"
 #include "formats/qcow2/ondisk.h"
+#include "formats/qcow2/snapshot_table.h"
 #include "lib/checked.h"
 
 #include <errno.h>

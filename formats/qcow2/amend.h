@@ -46,11 +46,7 @@ void zero_clusters_free(struct zero_survey *s);
 int zero_clusters_expand(struct transaction *t, const struct zero_survey *s, bool backed,
                          struct amend_progress *progress, struct img_error *err);
 
-/* snapshot_write.c: the snapshot table, at a new place, with all that version 3 wants in it. L1:
- * where each snapshot's L1 table is now; NULL: where it was. */
-int tx_replace_snapshots(struct transaction *t, const uint64_t *l1, struct img_error *err);
-
-/* bitmap_drop.c: removes all bitmaps. */
+/* Removes all bitmaps. */
 int tx_drop_bitmaps(struct transaction *t, struct img_error *err);
 
 #endif

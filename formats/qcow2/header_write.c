@@ -182,7 +182,7 @@ static int write_cluster(struct qcow2 *q, uint8_t *before, const uint8_t *after,
 }
 
 int qcow2_write_header(struct qcow2 *q, const struct qcow2_header *header,
-                       const struct qcow2_header_parts *parts, struct img_error *err)
+                       const struct qcow2_header_parts *parts, bool *begun, struct img_error *err)
 {
     uint8_t *before, *after = malloc(q->geometry.cluster_size);
     if (!after)
@@ -194,6 +194,8 @@ int qcow2_write_header(struct qcow2 *q, const struct qcow2_header *header,
         memcpy(after, before, q->geometry.cluster_size);
         qcow2_encode_fields(after, header);
     }
+    if (!ret && begun)
+        *begun = true;
     if (!ret)
         ret = write_cluster(q, before, after, err);
     free(before);

@@ -17,8 +17,9 @@ int qcow2_read_parts(const struct qcow2 *q, struct qcow2_header_parts *parts, ui
  * header or the new one: what changes is the first sector, written at once. Where more has to
  * change, what the old header does not need is written first. There is one exception: names too
  * long for that in a cluster of 1 or 2 KiB, which is written whole.
+ * *BEGUN (may be NULL) is set when the first byte is about to be written.
  */
 int qcow2_write_header(struct qcow2 *q, const struct qcow2_header *header,
-                       const struct qcow2_header_parts *parts, struct img_error *err);
+                       const struct qcow2_header_parts *parts, bool *begun, struct img_error *err);
 
 #endif

@@ -18,68 +18,6 @@ static uint64_t per_block(const struct refcounts *r, unsigned order)
     return r->q->geometry.cluster_size * 8ull >> order;
 }
 
-/* ---- what must not be taken, whatever its refcount says ------------------------------------ */
-
-static int compare_u64(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? -1 : x > y;
-}
-
-bool refcounts_guarded(const struct refcounts *r, uint64_t first, uint64_t count)
-{
-    unsigned bits = r->q->geometry.cluster_bits;
-    size_t low = 0, high = r->metadata_count;
-    while (low < high) { /* the first that does not lie before FIRST */
-        size_t middle = low + (high - low) / 2;
-        if (r->metadata[middle] < first)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return (low < r->metadata_count && r->metadata[low] < first + count) ||
-           qcow2_overlapped(r->q, first << bits, count << bits);
-}
-
-/* A block that stands for two ranges would be changed for one and read for the other. */
-static int check_twice(const struct refcounts *r, size_t blocks, struct img_error *err)
-{
-    for (size_t i = 1; i < blocks; i++)
-        if (r->metadata[i] == r->metadata[i - 1]) {
-            int ret = img_fail(err, EINVAL,
-                               "Refcount block %#" PRIx64 " is named twice by the refcount table",
-                               r->metadata[i] << r->q->geometry.cluster_bits);
-            img_hint(err, "Repair the image with 'check -r all' first.");
-            return ret;
-        }
-    return 0;
-}
-
-/* The clusters of L2 tables and refcount blocks. The tables that the header names are elsewhere. */
-static int note_metadata(struct refcounts *r, struct img_error *err)
-{
-    const struct qcow2 *q = r->q;
-    size_t most = r->old_entries + (q->l1 ? q->l1_size : 0), n = 0;
-    r->metadata = malloc((most + !most) * sizeof *r->metadata);
-    if (!r->metadata)
-        return img_fail_nomem(err);
-    for (uint64_t i = 0; i < r->old_entries; i++)
-        if (r->old[i])
-            r->metadata[n++] = r->old[i] >> q->geometry.cluster_bits;
-    qsort(r->metadata, n, sizeof *r->metadata, compare_u64);
-    int ret = check_twice(r, n, err);
-    if (ret < 0)
-        return ret;
-    for (uint32_t i = 0; q->l1 && i < q->l1_size; i++) {
-        uint64_t table = load_be64(q->l1 + i * (size_t)8) & L1_OFFSET_MASK;
-        if (table)
-            r->metadata[n++] = table >> q->geometry.cluster_bits;
-    }
-    qsort(r->metadata, n, sizeof *r->metadata, compare_u64);
-    r->metadata_count = n;
-    return 0;
-}
-
 /* ---- life time ----------------------------------------------------------------------------- */
 
 static int load_table(struct refcounts *r, struct img_error *err)
@@ -115,7 +53,7 @@ int refcounts_init(struct refcounts *r, struct qcow2 *q, struct img_error *err)
         .q = q, .order = q->header.refcount_order, .old_order = q->header.refcount_order};
     int ret = load_table(r, err);
     if (!ret)
-        ret = note_metadata(r, err);
+        ret = refcounts_guard(r, err);
     if (ret < 0)
         refcounts_free(r);
     return ret;
@@ -128,6 +66,14 @@ static void free_block(struct refblock *b)
     free(b->data);
     free(b->old_used);
     free(b);
+}
+
+void refcounts_forget(struct refcounts *r, uint64_t index)
+{
+    if (index >= r->entries || !r->blocks[index] || r->blocks[index]->old_used)
+        return;
+    free_block(r->blocks[index]);
+    r->blocks[index] = NULL;
 }
 
 void refcounts_free(struct refcounts *r)

@@ -39,6 +39,11 @@ struct refcounts {
 int refcounts_init(struct refcounts *r, struct qcow2 *q, struct img_error *err);
 void refcounts_free(struct refcounts *r);
 
+/* refcounts_guard.c: notes where the image's tables lie; -EINVAL when they are not counted. */
+int refcounts_guard(struct refcounts *r, struct img_error *err);
+/* Frees the block INDEX, if nothing of it differs from the file. */
+void refcounts_forget(struct refcounts *r, uint64_t index);
+
 int refcounts_get(struct refcounts *r, uint64_t cluster, uint64_t *value, struct img_error *err);
 int refcounts_set(struct refcounts *r, uint64_t cluster, uint64_t value, struct img_error *err);
 

@@ -200,7 +200,7 @@ static int switch_table(struct refcounts *r, uint64_t *old_first, uint64_t *old_
     r->old = old;
     h.reftable_offset = r->table_offset;
     h.reftable_clusters = (uint32_t)r->table_clusters;
-    int ret = qcow2_write_header(q, &h, NULL, err);
+    int ret = qcow2_write_header(q, &h, NULL, NULL, err);
     if (ret < 0)
         return ret;
     *old_first = q->header.reftable_offset >> q->geometry.cluster_bits;

@@ -177,7 +177,7 @@ static int write_all(struct repair *r)
     if (!ret && sectors)
         ret = file_flush(r->q->file, r->err);
     if (!ret && header_changes(r))
-        ret = qcow2_write_header(r->q, &r->header, NULL, r->err);
+        ret = qcow2_write_header(r->q, &r->header, NULL, NULL, r->err);
     return ret;
 }
 

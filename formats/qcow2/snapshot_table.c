@@ -114,3 +114,18 @@ int tx_set_snapshots(struct transaction *t, const struct qcow2_snapshot *list, s
     t->header.snapshot_count = (uint32_t)count;
     return ret;
 }
+
+int tx_replace_snapshots(struct transaction *t, const uint64_t *l1, struct img_error *err)
+{
+    const struct qcow2 *q = t->q;
+    struct qcow2_snapshot *list = calloc(q->snapshot_count + 1, sizeof *list);
+    if (!list)
+        return img_fail_nomem(err);
+    for (size_t i = 0; i < q->snapshot_count; i++) {
+        list[i] = q->snapshots[i];
+        list[i].l1_offset = l1 ? l1[i] : list[i].l1_offset;
+    }
+    int ret = tx_set_snapshots(t, list, q->snapshot_count, err);
+    free(list);
+    return ret;
+}

@@ -23,4 +23,7 @@ void snapshot_next_id(const struct qcow2 *q, char id[24]);
 int tx_set_snapshots(struct transaction *t, const struct qcow2_snapshot *list, size_t count,
                      struct img_error *err);
 
+/* The same for those that there are. L1: where each one's L1 table is now; NULL: where it was. */
+int tx_replace_snapshots(struct transaction *t, const uint64_t *l1, struct img_error *err);
+
 #endif

@@ -178,11 +178,11 @@ int tx_commit(struct transaction *t, struct img_error *err)
         return ret;
     const struct cancel *cancel = q->file->cancel;
     q->file->cancel = NULL; /* no way back from here */
-    t->committing = true;
-    ret = qcow2_write_header(q, &t->header, t->parts_changed ? &t->parts : NULL, err);
+    ret = qcow2_write_header(q, &t->header, t->parts_changed ? &t->parts : NULL, &t->committing,
+                             err);
     q->file->cancel = cancel;
     if (ret < 0) { /* the file has the old header or the new one; nobody knows which */
-        q->writable = false;
+        q->writable = !t->committing;
         return ret;
     }
     give_back(t);

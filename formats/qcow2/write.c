@@ -14,7 +14,7 @@ static int clear_unknown_autoclear(struct qcow2 *q, struct img_error *err)
     h.autoclear &= AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW;
     if (h.version < 3 || h.autoclear == q->header.autoclear)
         return 0;
-    int ret = qcow2_write_header(q, &h, NULL, err);
+    int ret = qcow2_write_header(q, &h, NULL, NULL, err);
     if (!ret)
         q->header.autoclear = h.autoclear;
     return ret;

@@ -9,6 +9,7 @@
  */
 #include "formats/qcow2/amend.h"
 #include "formats/qcow2/ondisk.h"
+#include "formats/qcow2/snapshot_table.h"
 #include "formats/qcow2/rewrite.h"
 #include "lib/bytes.h"
 #include "lib/checked.h"

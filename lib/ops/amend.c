@@ -59,7 +59,9 @@ int img_amend(struct img *img, const struct img_amend_options *given, struct img
     ret = read_options(&options, l->driver, given->options, err);
     if (!ret) {
         progress_report(&request.progress, 0, 1);
-        ret = l->driver->amend(l, &request, err);
+        ret = layer_settle(l, err);
+        if (!ret)
+            ret = l->driver->amend(l, &request, err);
         progress_report(&request.progress, 1, 1);
     }
     options_clear(&options);

@@ -4,7 +4,9 @@
 int img_snapshot_create(struct img *img, const char *name, struct img_error *err)
 {
     struct layer *l = img->layers[0];
-    int ret = l->driver->snapshot_create
+    int ret = layer_settle(l, err);
+    if (!ret)
+        ret = l->driver->snapshot_create
                   ? l->driver->snapshot_create(l, name, err)
                   : img_fail_detail(err, ENOTSUP, "Operation not supported",
                                     "format '%s' has no internal snapshots", l->driver->name);
@@ -14,7 +16,9 @@ int img_snapshot_create(struct img *img, const char *name, struct img_error *err
 int img_snapshot_apply(struct img *img, const char *id_or_name, struct img_error *err)
 {
     struct layer *l = img->layers[0];
-    int ret = l->driver->snapshot_apply
+    int ret = layer_settle(l, err);
+    if (!ret)
+        ret = l->driver->snapshot_apply
                   ? l->driver->snapshot_apply(l, id_or_name, err)
                   : img_fail(err, ENOTSUP, "Block driver does not support snapshots");
     return ret < 0 ? img_prefix(err, ret, "Could not apply snapshot '%s': ", id_or_name) : 0;
@@ -23,7 +27,9 @@ int img_snapshot_apply(struct img *img, const char *id_or_name, struct img_error
 int img_snapshot_delete(struct img *img, const char *name, struct img_error *err)
 {
     struct layer *l = img->layers[0];
-    int ret = l->driver->snapshot_delete ? l->driver->snapshot_delete(l, name, err)
+    int ret = layer_settle(l, err);
+    if (!ret)
+        ret = l->driver->snapshot_delete ? l->driver->snapshot_delete(l, name, err)
                                          : img_fail(err, ENOENT, "snapshot not found");
     return ret < 0 ? img_prefix(err, ret, "Could not delete snapshot '%s': ", name) : 0;
 }
