@@ -9,6 +9,7 @@
  */
 #include <imgtool.h>
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +31,7 @@ static void wait_for_both(atomic_uint *count)
 {
     atomic_fetch_add(count, 1);
     while (atomic_load(count) < 2)
-        ;
+        sched_yield();
 }
 
 /* True: it got in, and is left. A refusal that is not one is counted. */
