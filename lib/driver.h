@@ -129,6 +129,16 @@ struct driver_writing {
     int (*settle)(struct layer *l, struct img_error *err);
 };
 
+/* A new size for a disk; the core has checked that it is one. */
+struct resize_request {
+    uint64_t size;
+    enum preallocation preallocation; /* only for growth */
+    uint64_t below;                   /* size of the layer below; 0: there is none */
+    /* Reads the disk as it is now, with what lies below it. */
+    int (*read)(void *opaque, void *buf, size_t len, guest_off off, struct img_error *err);
+    void *opaque;
+};
+
 struct driver {
     const char *name;
     bool plain; /* the file is the disk: there is no metadata that a writer could change under a
@@ -169,6 +179,9 @@ struct driver {
     int (*snapshot_delete)(struct layer *l, const char *name, struct img_error *err);
 
     const struct driver_writing *writing; /* NULL: guest data cannot be written */
+
+    /* Gives the disk another size, on disk when it returns. May be NULL. */
+    int (*resize)(struct layer *l, const struct resize_request *r, struct img_error *err);
 
     /* What a new image can be given: "size" and more. NULL: this format cannot be created. */
     const struct option_desc *create_options;

@@ -101,6 +101,8 @@ enum img_warning {
     IMG_WARN_BITMAPS_STALE,     /* bitmaps are ignored: the disk was written without them */
     IMG_WARN_REPAIRED,          /* the image was in use when its writer died, and was repaired; the
                                    message has a line for each finding, in QEMU's words */
+    IMG_WARN_PROBED_RAW,        /* what looks like no image was opened as raw to be written; the
+                                 * message is its name */
 };
 
 struct img_open_options {
@@ -784,6 +786,37 @@ struct img_undone {
  */
 IMG_API int img_undo(const char *undo_file, const char *image, struct img_undone *result,
                      struct img_error *err);
+enum img_preallocation {
+    IMG_PREALLOCATION_OFF,
+    IMG_PREALLOCATION_METADATA, /* the new part of the disk has a place, which takes no space yet */
+    IMG_PREALLOCATION_FALLOC,   /* and space that is reserved for it */
+    IMG_PREALLOCATION_FULL,     /* and that is written */
+};
+
+enum img_resize_flags {
+    IMG_RESIZE_SHRINK = 1 << 0, /* the new size may be smaller: what lies behind it is lost */
+};
+
+struct img_resize_options {
+    enum img_preallocation preallocation; /* of the part by which the disk grows */
+    unsigned flags;                       /* enum img_resize_flags, or-ed */
+};
+
+/*
+ * Gives the disk of IMG the size SIZE in bytes, for qcow2 a multiple of 512. OPTIONS may be NULL.
+ * What is new reads as zeroes, whatever a longer backing file has there; but where an external data
+ * file is a raw disk by itself (data_file_raw), what it has already. Internal snapshots keep their
+ * size. Bitmaps take the disk's new size; what is new is clean in them.
+ *
+ * On failure, and in any crash, the image is the old one or the new one. The host file is shortened
+ * only after that, and what fails then is no error.
+ *
+ * Errors: -EINVAL for a size that cannot be, or one that is smaller without IMG_RESIZE_SHRINK,
+ * -EFBIG, -ENOSPC when the file system has less space than preallocation needs, -ENOTSUP (a device,
+ * a version 2 image with snapshots, an inconsistent bitmap), -ECANCELED, and those of the host.
+ */
+IMG_API int img_resize(struct img *img, uint64_t size, const struct img_resize_options *options,
+                       struct img_error *err);
 
 #ifdef __cplusplus
 }

@@ -128,6 +128,8 @@ int layer_open(struct layer **out, const struct image_ref *ref,
         options->warn(options->opaque, IMG_WARN_BITMAPS_STALE, l->bitmaps_stale);
     if (l->repaired && options->warn)
         options->warn(options->opaque, IMG_WARN_REPAIRED, l->repaired);
+    if (*probed && l->driver->plain && (flags & IMG_OPEN_WRITE) && options->warn)
+        options->warn(options->opaque, IMG_WARN_PROBED_RAW, l->filename);
     *out = l;
     return 0;
 }

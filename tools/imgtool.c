@@ -113,6 +113,21 @@ const struct command commands[] = {
      "  -l, --max-length LENGTH\n     at most so many bytes\n"
      "  --snapshot SNAPSHOT\n     the disk of an internal snapshot, by ID or name\n",
      cmd_map},
+    {"resize", "Resize the image to the new size",
+     "[-f FMT | --image-opts] [--preallocation PREALLOC] [--shrink]\n"
+     "        [--object OBJECTDEF] [-q] FILENAME [+-]SIZE\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  -q, --quiet\n     print nothing but errors\n"
+     "  -f, --format FMT\n     the format of FILENAME, instead of looking at it\n"
+     "  --image-opts\n"
+     "     FILENAME is a list of options (driver=qcow2,file.filename=...), not a file name\n"
+     "  --shrink\n     the new size may be smaller: what lies behind it is lost\n"
+     "  --preallocation off|metadata|falloc|full\n"
+     "     what the new part of the disk gets at once (default off)\n"
+     "  FILENAME\n     stays the old image, whatever happens, until it is the new one\n"
+     "  [+-]SIZE\n     the new size, or how much to add or to take away; in bytes, or with a\n"
+     "     suffix (k, M, G, T, P, E: powers of 1024)\n",
+     cmd_resize},
     {"snapshot", "List or manipulate snapshots within image",
      "[-f FMT | --image-opts] [-U] [-q] [-l | -a|-c|-d SNAPSHOT] FILENAME\n\n"
      "Arguments:\n" OPEN_OPTIONS "  -q, --quiet\n     print nothing but lists and errors\n"

@@ -59,11 +59,29 @@ int tool_report(const struct tool *tool, struct img_error *err)
     return 1;
 }
 
+/* In the words, and with the layout, of qemu-img. */
+static void warn_probed_raw(const char *filename)
+{
+    char *name = printable(filename);
+    fflush(stdout);
+    fprintf(stderr,
+            "WARNING: Image format was not specified for '%s' and probing guessed raw.\n"
+            "         Automatically detecting the format is dangerous for raw images, write "
+            "operations on block 0 will be restricted.\n"
+            "         Specify the 'raw' format explicitly to remove the restrictions.\n",
+            name ? name : "");
+    free(name);
+}
+
 void tool_warn(void *opaque, enum img_warning warning, const char *message)
 {
     const struct tool *tool = opaque;
     if (warning == IMG_WARN_REPAIRED) { /* lines of their own, as check has them */
         fprintf(stderr, "%s\n", message);
+        return;
+    }
+    if (warning == IMG_WARN_PROBED_RAW) {
+        warn_probed_raw(message);
         return;
     }
     if (!tool->as_qemu || warning == IMG_WARN_BITMAPS_STALE)

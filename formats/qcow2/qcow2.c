@@ -5,6 +5,7 @@
 #include "formats/qcow2/ondisk.h"
 #include "formats/qcow2/snapshot_change.h"
 #include "formats/qcow2/write.h"
+#include "formats/qcow2/resize.h"
 #include "lib/bytes.h"
 #include "lib/checked.h"
 
@@ -321,6 +322,7 @@ const struct driver qcow2_driver = {
     .snapshot_delete = qcow2_snapshot_delete,
     .writing = &writing,
     .repair = qcow2_repair,
+    .resize = qcow2_resize,
     .create_options = qcow2_create_options,
     .plan = qcow2_plan,
     .create = qcow2_create,

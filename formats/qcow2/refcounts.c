@@ -308,21 +308,46 @@ int refcounts_allocate(struct refcounts *r, uint64_t count, uint64_t *first, str
     return ret;
 }
 
+static bool is_empty(const struct refcounts *r, const struct refblock *b)
+{
+    return !*b->data && !memcmp(b->data, b->data + 1, r->q->geometry.cluster_size - 1);
+}
+
+/* *MOVED: something was done. A block of zeroes needs no place: the table then names none. */
+static int place_one(struct refcounts *r, uint64_t index, bool *moved, struct img_error *err)
+{
+    struct refblock *b = r->blocks[index];
+    uint64_t old = index < r->old_entries ? r->old[index] : 0, place;
+    int ret = 0;
+    if (!b->released) {
+        *moved = b->released = true;
+        if (old)
+            ret = refcounts_add(r, old >> r->q->geometry.cluster_bits, 1, -1, err);
+    }
+    if (ret < 0 || b->place || is_empty(r, b))
+        return ret;
+    *moved = true;
+    ret = refcounts_allocate(r, 1, &place, err);
+    b->place = ret < 0 ? 0 : place << r->q->geometry.cluster_bits;
+    return ret;
+}
+
 int refcounts_place(struct refcounts *r, struct img_error *err)
 {
-    for (uint64_t i = 0; i < r->changed_count; i++) { /* the list may grow meanwhile */
-        uint64_t index = r->changed[i], place;
-        struct refblock *b = r->blocks[index];
-        if (b->place)
-            continue;
-        int ret = refcounts_allocate(r, 1, &place, err);
-        if (!ret && index < r->old_entries && r->old[index])
-            ret = refcounts_add(r, r->old[index] >> r->q->geometry.cluster_bits, 1, -1, err);
-        if (ret < 0)
-            return ret;
-        b->place = place << r->q->geometry.cluster_bits;
+    int ret = 0;
+    for (bool moved = true; moved && !ret;) { /* a place for one can fill another that was empty */
+        moved = false;
+        for (uint64_t i = 0; i < r->changed_count && !ret; i++) /* the list may grow meanwhile */
+            ret = place_one(r, r->changed[i], &moved, err);
     }
-    return 0;
+    return ret;
+}
+
+int refcounts_move(struct refcounts *r, uint64_t index, struct img_error *err)
+{
+    struct refblock *b;
+    int ret = refcounts_load(r, index, &b, err);
+    return ret < 0 ? ret : refcounts_change(r, index, b, 0, 0, err);
 }
 
 uint64_t refcounts_last_kept(const struct refcounts *r, uint64_t last)

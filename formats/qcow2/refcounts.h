@@ -10,7 +10,8 @@
 struct refblock {
     uint8_t *data;     /* the refcounts as they shall be, as on disk */
     uint8_t *old_used; /* a bit a cluster: it is in use in the file; NULL while nothing differs */
-    uint64_t place;    /* where it will be written; 0: not known yet */
+    uint64_t place;    /* where it will be written; 0: not known yet, or nowhere: it is empty */
+    bool released;     /* the place that it has in the file is counted no longer */
     /* in place: what of it the file does not have yet, in bytes, from less than to */
     size_t dirty_from, dirty_to;
 };
@@ -64,6 +65,9 @@ int refcounts_allocate(struct refcounts *r, uint64_t count, uint64_t *first, str
 
 /* Every block that differs has a place of its own, and its old one is released. */
 int refcounts_place(struct refcounts *r, struct img_error *err);
+
+/* Block INDEX shall move, even if nothing differs. */
+int refcounts_move(struct refcounts *r, uint64_t index, struct img_error *err);
 
 /* Clusters that were in use and are no longer: calls FN for each stretch of the changed blocks. */
 void refcounts_each_freed(struct refcounts *r,

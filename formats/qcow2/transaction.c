@@ -43,6 +43,21 @@ int tx_allocate(struct transaction *t, uint64_t count, uint64_t *offset, struct 
     return ret;
 }
 
+int tx_allocate_at_end(struct transaction *t, uint64_t count, uint64_t *offset,
+                       struct img_error *err)
+{
+    struct refcounts *r = &t->refs;
+    unsigned bits = t->q->geometry.cluster_bits;
+    uint64_t size, cursor = r->cursor;
+    int ret = file_size(t->q->file, &size, err);
+    if (ret < 0)
+        return ret;
+    r->cursor = max_u64(max_u64(div_round_up(size, 1ull << bits), r->end), cursor);
+    ret = tx_allocate(t, count, offset, err);
+    r->cursor = cursor;
+    return ret;
+}
+
 static int add(struct transaction *t, uint64_t offset, uint64_t length, int delta,
                struct img_error *err)
 {
@@ -128,7 +143,8 @@ static int write_refcounts(struct transaction *t, struct img_error *err)
     int ret = table ? 0 : img_fail_nomem(err);
     for (uint64_t i = 0; !ret && i < min_u64(r->entries, bytes / 8); i++) {
         const struct refblock *b = r->blocks[i];
-        uint64_t place = b && b->place ? b->place : i < r->old_entries ? r->old[i] : 0;
+        uint64_t old = i < r->old_entries && !(b && b->released) ? r->old[i] : 0;
+        uint64_t place = b && b->place ? b->place : old;
         store_be64(table + i * 8, place);
         if (b && b->place)
             ret = tx_write(t, b->place, b->data, size, err);

@@ -40,6 +40,11 @@ int tx_begin(struct transaction *t, struct qcow2 *q, struct img_error *err);
 /* COUNT clusters side by side, each with the refcount 1. What they hold is undefined. */
 int tx_allocate(struct transaction *t, uint64_t count, uint64_t *offset, struct img_error *err);
 
+/* The same behind all that the file has, and behind its end: what is not written there reads as
+ * zeroes, once the file is as long. */
+int tx_allocate_at_end(struct transaction *t, uint64_t count, uint64_t *offset,
+                       struct img_error *err);
+
 /* One reference more, or less, to every cluster that the range touches. */
 int tx_reference(struct transaction *t, uint64_t offset, uint64_t length, struct img_error *err);
 int tx_release(struct transaction *t, uint64_t offset, uint64_t length, struct img_error *err);

@@ -186,6 +186,51 @@ static int raw_create(const struct create_plan *plan, struct file *f, struct img
     return ret < 0 ? ret : file_zero(f, host(0), min_u64(size, 512), err);
 }
 
+/* Before anything is changed: is it a size that this file can have? */
+static int check_resize(const struct layer *l, const struct resize_request *r, uint64_t length,
+                        struct img_error *err)
+{
+    static const char *const modes[] = {"off", "metadata", "falloc", "full"};
+    enum preallocation mode = r->preallocation;
+    uint64_t end;
+    if (l->raw_size != UINT64_MAX)
+        return img_fail(err, ENOTSUP, "Cannot resize fixed-size raw disks");
+    if (add_overflows(l->raw_offset, r->size, &end) || end > INT64_MAX)
+        return img_fail(err, EINVAL, "Disk size too large for the chosen offset");
+    if (l->file->device && mode != PREALLOC_OFF)
+        return img_fail(err, ENOTSUP,
+                        "Preallocation mode '%s' unsupported for this non-regular file",
+                        modes[mode]);
+    if (l->file->device && end != length)
+        return img_fail(err, ENOTSUP, "Cannot resize device files");
+    if (mode == PREALLOC_METADATA)
+        return img_fail(err, ENOTSUP, "Unsupported preallocation mode: metadata");
+    return mode == PREALLOC_OFF ? 0 : file_check_space(l->file, end - min_u64(end, length), err);
+}
+
+static int raw_resize(struct layer *l, const struct resize_request *r, struct img_error *err)
+{
+    struct file *f = l->file;
+    uint64_t before, after = l->raw_offset + r->size;
+    int ret = file_size(f, &before, err);
+    if (!ret)
+        ret = check_resize(l, r, before, err);
+    if (ret < 0)
+        return ret;
+    if (r->preallocation == PREALLOC_OFF) {
+        ret = file_truncate(f, after, err);
+    } else {
+        ret = file_extend(f, before, after, r->preallocation, err);
+    }
+    if (!ret)
+        ret = file_flush(f, err);
+    if (!ret)
+        l->size = align_up(r->size, 512);
+    else if (after > before && !f->device)
+        f->ops->truncate(f, before); /* not to be cancelled */
+    return ret;
+}
+
 const struct driver raw_driver = {
     .name = "raw",
     .plain = true,
@@ -194,6 +239,7 @@ const struct driver raw_driver = {
     .close = raw_close,
     .map = raw_map,
     .writing = &writing,
+    .resize = raw_resize,
     .create_options = create_options,
     .plan = raw_plan,
     .create = raw_create,

@@ -36,9 +36,8 @@ static int read_options(struct option_set *options, const struct driver *d, cons
 
 static int resize(void *opaque, uint64_t size, struct img_error *err)
 {
-    (void)opaque;
-    return img_fail(err, ENOTSUP, "Changing the size to %llu is not implemented yet",
-                    (unsigned long long)size);
+    struct img_resize_options options = {.flags = IMG_RESIZE_SHRINK};
+    return img_resize(opaque, size, &options, err);
 }
 
 int img_amend(struct img *img, const struct img_amend_options *given, struct img_error *err)

@@ -72,6 +72,12 @@ static const struct recipe {
      BASE("128k") CREATE("cluster_size=1k,backing_file=base.raw,backing_fmt=raw", "128k")
          IO("-c 'write -P 1 8k 6k' -c 'write -z 0 4k' -c 'write -z 64k 8k'") SNAPSHOT("first")
              IO("-c 'write -P 2 1k 1k' -c 'write -z 9k 2k'")},
+    {"data file longer than its disk",
+     "$QEMU_IMG create -q -f qcow2 -o cluster_size=4k,data_file=data.raw image.qcow2 101k\n" IO(
+         "-c 'write -P 1 0 30k' -c 'write -P 3 90k 11k'") "$QEMU_IMG resize -q -f raw data.raw "
+                                                          "200k\n"
+                                                          "$QEMU_IO -f raw -c 'write -P 4 101k "
+                                                          "99k' data.raw >>io.log\n"},
     {"no file", ""},
     {"plain, 4 KiB clusters",
      CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")},
