@@ -10,6 +10,8 @@
  *   discard OFFSET LENGTH
  *   flush
  *   reopen
+ *   snapshot NAME, apply NAME, delete NAME
+ *   resize SIZE
  *   same OFFSET LENGTH PATTERN    read it back through the same handle; an error if it is not so
  *
  *   -d DUMP   at the end, before the image is closed, the whole disk as it is read goes here
@@ -67,14 +69,34 @@ static int expect_same(uint64_t offset, size_t length, int pattern)
     return ret;
 }
 
+/* False: LINE is none of those that change more than the guest's data. */
+static int run_change(const char *line, int *ret)
+{
+    struct img_resize_options shrink = {.flags = IMG_RESIZE_SHRINK};
+    uint64_t size;
+    char name[32];
+    if (sscanf(line, "snapshot %31s", name) == 1)
+        *ret = img_snapshot_create(img, name, &err);
+    else if (sscanf(line, "apply %31s", name) == 1)
+        *ret = img_snapshot_apply(img, name, &err);
+    else if (sscanf(line, "delete %31s", name) == 1)
+        *ret = img_snapshot_delete(img, name, &err);
+    else if (sscanf(line, "resize %" SCNu64, &size) == 1)
+        *ret = img_resize(img, size, &shrink, &err);
+    else
+        return 0;
+    return 1;
+}
+
 static int run_line(const char *line)
 {
+    int ret;
     uint64_t offset, length;
     int pattern;
     char word[16] = "";
     if (sscanf(line, "write %d %" SCNu64 " %" SCNu64, &pattern, &offset, &length) == 3) {
         void *buf = bytes(pattern, length);
-        int ret = img_write(img, buf, length, offset, &err);
+        ret = img_write(img, buf, length, offset, &err);
         free(buf);
         return ret;
     }
@@ -84,6 +106,8 @@ static int run_line(const char *line)
         return img_discard(img, offset, length, &err);
     if (sscanf(line, "same %" SCNu64 " %" SCNu64 " %d", &offset, &length, &pattern) == 3)
         return expect_same(offset, length, pattern);
+    if (run_change(line, &ret))
+        return ret;
     if (!strcmp(line, "flush\n"))
         return img_flush(img, &err);
     if (!strcmp(line, "reopen\n")) {
