@@ -297,6 +297,217 @@ IMG_API int img_chain_info(struct img_chain_info *chain, const char *filename,
                            const struct img_open_options *options, struct img_error *err);
 IMG_API void img_chain_info_free(struct img_chain_info *chain);
 
+/* ---- who is based on whom ----------------------------------------------------------------- */
+
+#define IMG_TREE_NONE SIZE_MAX
+
+enum img_tree_state {
+    IMG_TREE_IMAGE,      /* its header was read */
+    IMG_TREE_MISSING,    /* an image names it, and it does not exist */
+    IMG_TREE_UNREADABLE, /* it could not be read, or its name may not be followed: ERROR says why */
+};
+
+enum img_tree_finding {
+    IMG_TREE_FORK = 1 << 0,      /* more than one image is based on it */
+    IMG_TREE_ORPHAN = 1 << 1,    /* nothing names it, and it names something that is missing */
+    IMG_TREE_LOOP = 1 << 2,      /* it is below itself */
+    IMG_TREE_NO_BASE = 1 << 3,   /* its backing file is missing */
+    IMG_TREE_NO_DATA = 1 << 4,   /* its external data file is missing */
+    IMG_TREE_NO_FORMAT = 1 << 5, /* it does not state its backing file's format */
+    IMG_TREE_HIDES = 1 << 6,     /* its disk ends before its base's does */
+    IMG_TREE_BROKEN = 1 << 7, /* it cannot be opened: something at it or below it cannot be had */
+    IMG_TREE_MANY_BASES =
+        1 << 8, /* its relative name leads elsewhere from another of its folders */
+};
+
+enum img_tree_kind {
+    IMG_TREE_BACKING,   /* the backing file */
+    IMG_TREE_DATA_FILE, /* the external data file */
+    /* What the backing file's json: name puts in the place of what lies below the backing file, or
+     * of its data file. */
+    IMG_TREE_OVERRIDE,
+};
+
+/* A name in an image, and what it leads to. */
+struct img_tree_reference {
+    enum img_tree_kind kind;
+    char *name;    /* as the image has it */
+    char *format;  /* as the image states it; NULL: it does not */
+    size_t target; /* which of the tree's images */
+    bool cut;      /* what TARGET names as its backing file does not count: the name says so */
+};
+
+/* A file in one format; or a name that leads nowhere. */
+struct img_tree_image {
+    char *filename;     /* one name of it: under the folders, or as it was resolved */
+    char **other_names; /* further names under the folders: hard and symbolic links */
+    size_t other_name_count;
+    enum img_tree_state state;
+    char *error;        /* IMG_TREE_UNREADABLE: why; else NULL */
+    const char *format; /* NULL: not known */
+    bool outside;       /* it lies outside the folders: an image names it */
+    uint64_t virtual_size;
+    struct img_tree_reference *references; /* the one that leads to BASE is first */
+    size_t reference_count;
+    size_t base;      /* what it is based on, or IMG_TREE_NONE */
+    size_t *overlays; /* the images that have it as their BASE */
+    size_t overlay_count;
+    unsigned findings; /* enum img_tree_finding, or-ed */
+    uint64_t hidden;   /* with IMG_TREE_HIDES: how many bytes of the base's disk lie past its end */
+};
+
+/* Something in the folders that could not be looked at: an image may be hidden in it. */
+struct img_tree_problem {
+    char *filename, *error;
+};
+
+struct img_tree {
+    struct img_tree_image *images; /* sorted by FILENAME */
+    size_t count;
+    struct img_tree_problem *problems;
+    size_t problem_count;
+    uint64_t files_seen; /* regular files under the folders, images or not */
+};
+
+enum img_tree_flags {
+    IMG_TREE_FLAT = 1 << 0, /* the folders alone, not the folders in them */
+};
+
+/*
+ * Finds every image under FOLDERS (one of them may be a single image, too), and what each is based
+ * on. An image is a file whose first bytes say so; raw disks and files elsewhere appear only when
+ * an image names them. Names resolve as img_open resolves them. A file with several names is one
+ * image, and a relative name in it counts from the folder of each; so that where
+ * IMG_TREE_MANY_BASES is found, BASE is the first that can be had.
+ *
+ * Symbolic links are followed, each folder is walked once, /proc and /sys are not. Only headers are
+ * read, without regard to other programs' locks; that an image is damaged elsewhere is not seen.
+ * Memory: about 500 bytes an image and its names, and 16 bytes a folder; files that are no images
+ * take none.
+ *
+ * A folder of FOLDERS that cannot be read is an error; what cannot be read inside one is reported
+ * in the tree. Owned by the caller: img_tree_free. An unchanging tree may be asked from several
+ * threads at once.
+ */
+IMG_API int img_tree_read(struct img_tree **tree, const char *const *folders, size_t count,
+                          unsigned flags, struct img_error *err);
+IMG_API void img_tree_free(struct img_tree *tree);
+
+/* "fork", "orphan", "loop", "missing-base", "missing-data-file", "no-backing-format",
+ * "hides-base", "broken", "many-bases"; NULL where there is no such bit. These names do not change.
+ * So for "image", "missing", "unreadable", and for "backing", "data-file", "override". */
+IMG_API const char *img_tree_finding_name(enum img_tree_finding finding);
+IMG_API const char *img_tree_state_name(enum img_tree_state state);
+IMG_API const char *img_tree_kind_name(enum img_tree_kind kind);
+
+/* An image that cannot be read whole without a certain file. */
+struct img_tree_dependent {
+    size_t image;
+    bool direct;             /* it names the file itself */
+    enum img_tree_kind kind; /* direct: as what */
+    size_t through;          /* else: the image that it needs and that needs the file */
+};
+
+struct img_tree_dependents {
+    struct img_tree_dependent *items; /* in the order of the tree's images */
+    size_t count;
+    /* Images and folders of the tree that could not be read, so that they may need the file too. */
+    size_t unknown;
+};
+
+/*
+ * Who needs the file FILENAME, whatever name they know it by: the images that have it below them,
+ * anywhere in their chain, as a backing file or as a data file. A file that does not exist is
+ * looked for by its name; -ENOENT when nobody names it. Always release with
+ * img_tree_dependents_free.
+ */
+IMG_API int img_tree_find_dependents(struct img_tree_dependents *dependents,
+                                     const struct img_tree *tree, const char *filename,
+                                     struct img_error *err);
+IMG_API void img_tree_dependents_free(struct img_tree_dependents *dependents);
+
+/* ---- planning ----------------------------------------------------------------------------- */
+
+enum img_plan_kind {
+    IMG_PLAN_DEPENDENT, /* another image needs the layer below as it is */
+    IMG_PLAN_TOP,       /* the image itself: see IMG_PLAN_MERGE_TOP */
+    IMG_PLAN_SNAPSHOTS, /* internal snapshots of the layer read from those below it */
+    IMG_PLAN_SIZE,      /* the layer below is longer, and its end would come back into view; or it
+                         * is shorter and cannot grow */
+    IMG_PLAN_TARGET,    /* the layer below cannot be written */
+};
+
+/* Why a layer cannot be committed. */
+struct img_plan_obstacle {
+    enum img_plan_kind kind;
+    char *what;     /* for people */
+    char *filename; /* IMG_PLAN_DEPENDENT: of the image that needs the layer below; else NULL */
+};
+
+struct img_plan_layer {
+    char *filename;
+    const char *format;
+    uint64_t virtual_size;
+    uint64_t data_bytes; /* of the disk, that this layer holds itself; 0 for the lowest */
+    uint64_t zero_bytes; /* that it says are zero */
+    struct img_plan_obstacle *obstacles; /* to committing it into the next one */
+    size_t obstacle_count;
+    bool needed; /* it must stay after its commit: another image has it as its backing file */
+};
+
+/* Layers FIRST to LAST are committed into the next one, LAST + 1, at once. */
+struct img_plan_step {
+    unsigned first, last, into;
+    uint64_t bytes;       /* to copy: what the layers hold of FIRST's disk */
+    char **commands;      /* for a shell */
+    size_t command_count; /* what then refers to the layers, and which may go */
+};
+
+struct img_merge_plan {
+    struct img_plan_layer *layers; /* 0 is the image itself */
+    unsigned depth;
+    unsigned wanted;             /* how many layers shall remain */
+    unsigned least;              /* how few can */
+    bool reachable;              /* LEAST <= WANTED: there are steps */
+    struct img_plan_step *steps; /* in the order in which they are to be taken */
+    size_t step_count;
+    uint64_t bytes;                    /* of all steps */
+    struct img_tree_problem *problems; /* what could not be read: it may need a layer, too */
+    size_t problem_count;
+};
+
+enum img_plan_flags {
+    /* The image itself may be committed; its disk then has its base's name. */
+    IMG_PLAN_MERGE_TOP = 1 << 0,
+};
+
+struct img_plan_options {
+    unsigned depth;             /* at least 1 */
+    const char *const *folders; /* where else to look for images that need the layers */
+    size_t folder_count;
+    unsigned flags;                      /* enum img_plan_flags, or-ed */
+    const struct img_open_options *open; /* how to open the image; NULL: as img_open does */
+};
+
+/*
+ * Which layers of FILENAME's chain to commit so that OPTIONS->depth remain, at the least number of
+ * bytes copied. Nothing is changed. Other images that need a layer are looked for in the folders of
+ * all layers, and in all that is under OPTIONS->folders.
+ *
+ * A commit changes what the layer below reads as; so it is not allowed when any other image needs
+ * that layer. That the depth cannot be reached is no error: REACHABLE then is false, there are no
+ * steps, and the layers' obstacles say why. Owned by the caller: img_merge_plan_free.
+ *
+ * Errors are those of img_open and img_tree_read; -EINVAL for a depth of 0, -E2BIG for a chain of
+ * more than 1,000 layers. Memory: 8 bytes for each pair of layers, and what img_tree_read takes.
+ */
+IMG_API int img_plan_merge(struct img_merge_plan **plan, const char *filename,
+                           const struct img_plan_options *options, struct img_error *err);
+IMG_API void img_merge_plan_free(struct img_merge_plan *plan);
+
+/* "dependent", "top", "snapshots", "size", "target". */
+IMG_API const char *img_plan_kind_name(enum img_plan_kind kind);
+
 /* ---- checking ----------------------------------------------------------------------------- */
 
 enum img_finding_kind {

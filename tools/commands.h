@@ -15,5 +15,7 @@ int cmd_undo(struct tool *tool, int argc, char **argv);
 int cmd_map(struct tool *tool, int argc, char **argv);
 int cmd_resize(struct tool *tool, int argc, char **argv);
 int cmd_snapshot(struct tool *tool, int argc, char **argv);
+int cmd_plan(struct tool *tool, int argc, char **argv);
+int cmd_tree(struct tool *tool, int argc, char **argv);
 
 #endif

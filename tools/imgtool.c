@@ -144,6 +144,24 @@ const struct command commands[] = {
      "  UNDO_FILE\n     made by 'check -r ... --undo UNDO_FILE'\n"
      "  FILENAME\n     the image that was repaired, not changed since\n",
      cmd_undo},
+    {"plan", "Say how to shorten a backing chain, what that copies, and what forbids it",
+     "--merge --depth N [-f FMT | --image-opts] [-U] [--top] [--output human|json] FILENAME\n"
+     "        [DIR...]\n\nArguments:\n" FILE_OPTIONS
+     "  --merge\n     plan commits of layers into the ones below them\n"
+     "  --depth N\n     how many layers shall remain, FILENAME among them\n"
+     "  --top\n     FILENAME itself may be committed too: its disk is then its base's file\n"
+     "  DIR\n     where to look for images that need the layers, besides the layers' own folders\n"
+     "\nExit codes: 0 there is a plan, 1 there is none\n",
+     cmd_plan},
+    {"tree", "Show which images are based on which",
+     "[--output human|json|dot] [--dependents FILE] DIR...\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  --output human|json|dot\n     output format (default human); dot is graphviz's\n"
+     "  --dependents FILE\n     list the images under DIR that need FILE\n"
+     "  DIR\n     a folder, with all that are in it, or an image\n"
+     "\nExit codes: 0 done (--dependents: nobody needs FILE), 1 something could not be read,\n"
+     "5 somebody needs FILE\n",
+     cmd_tree},
     {NULL, NULL, NULL, NULL},
 };
 

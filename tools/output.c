@@ -81,6 +81,15 @@ static uint32_t next_character(const unsigned char **s)
     return c < least[n] || c > 0x10ffff || surrogate ? 0xfffd : c;
 }
 
+size_t utf8_length(const char *s)
+{
+    const unsigned char *p = (const unsigned char *)s;
+    bool replacement = p[0] == 0xef && p[1] == 0xbf && p[2] == 0xbd; /* U+FFFD itself is fine */
+    if (!*p || (next_character(&p) == 0xfffd && !replacement))
+        return 0;
+    return (size_t)((const char *)p - s);
+}
+
 static void print_escaped(FILE *out, uint32_t c)
 {
     static const char plain[] = "\"\\\b\f\n\r\t", letter[] = "\"\\bfnrt";

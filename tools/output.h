@@ -32,6 +32,9 @@ void json_print_string(FILE *out, const char *s);
  */
 char *printable(const char *s);
 
+/* Bytes of the character of UTF-8 that S begins with; 0: it is none, or S is empty. */
+size_t utf8_length(const char *s);
+
 /* "64 KiB", "1.5 GiB": as QEMU rounds it. */
 const char *human_size(uint64_t size, char buf[32]);
 
