@@ -21,6 +21,14 @@ struct tree_place {
     struct file_identity folder;
 };
 
+/* What a name in the file leads to, seen from one place, and the place that the target is then seen
+ * from. */
+struct tree_edge {
+    enum img_tree_kind kind;
+    size_t place, target, target_place;
+    bool cut;
+};
+
 struct tree_node {
     struct img_tree_image image;
     bool has_id;
@@ -33,6 +41,9 @@ struct tree_node {
     char *backing_name, *backing_format, *data_file_name;
     struct tree_place *places;
     size_t place_count, places_done;
+    size_t own_places; /* the first ones: under names of its own. The rest are names in images. */
+    struct tree_edge *edges;
+    size_t edge_count;
     size_t next; /* of the same hash; IMG_TREE_NONE ends */
 };
 
@@ -62,8 +73,9 @@ size_t tree_find_name(const struct tree *t, const char *key);
 int tree_fill(struct tree_node *n, const struct layer *l, struct img_error *err);
 /* The node could not be read, as WHY says, which is cleared. */
 int tree_set_unreadable(struct tree_node *n, struct img_error *why, struct img_error *err);
-/* One more name to resolve the node's own names from, unless it was seen from there already. */
-int tree_add_place(struct tree_node *n, const char *path, struct img_error *err);
+/* One more name to resolve the node's own names from, unless it was seen from there already.
+ * *PLACE: its number; may be NULL. */
+int tree_add_place(struct tree_node *n, const char *path, size_t *place, struct img_error *err);
 /* Something that is no node could not be read, as WHY says, which is cleared. */
 int tree_problem(struct tree *t, const char *path, struct img_error *why, struct img_error *err);
 /* Where relative names in PATH begin; 0, 0 for a folder that is gone. */
@@ -84,6 +96,9 @@ int tree_resolve(struct tree *t, struct img_error *err);
 
 /* tree_findings.c: sorts the nodes into the result and says what is remarkable about each. */
 int tree_finish(struct tree *t, struct img_error *err);
+
+/* tree_broken.c: which images cannot be opened, and which come back to themselves. */
+int tree_mark_broken(struct tree *t, struct img_error *err);
 
 /* tree.c */
 struct tree *tree_new(struct img_error *err);

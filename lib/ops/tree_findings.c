@@ -41,6 +41,8 @@ static int sort_nodes(struct tree *t, struct img_error *err)
         struct img_tree_image *image = &nodes[i].image;
         for (size_t k = 0; k < image->reference_count; k++)
             image->references[k].target = place[image->references[k].target];
+        for (size_t k = 0; k < nodes[i].edge_count; k++)
+            nodes[i].edges[k].target = place[nodes[i].edges[k].target];
         nodes[i].next = nodes[i].next == IMG_TREE_NONE ? IMG_TREE_NONE : place[nodes[i].next];
     }
     for (size_t i = 0; i < t->bucket_count; i++)
@@ -78,22 +80,36 @@ static int make_images(struct tree *t, struct img_error *err)
 
 /* ---- bases ---- */
 
-/* The first backing file that can be had, else the first; it is put in front. */
-static void choose_base(struct img_tree *r, struct img_tree_image *image)
+/* Which reference leads to the base: under the first name of the image's own from which it can be
+ * had, else under the first. IMG_TREE_NONE: it names none. */
+static size_t base_reference(const struct img_tree *r, const struct tree_node *n,
+                             const struct img_tree_image *image)
 {
-    size_t chosen = IMG_TREE_NONE, bases = 0;
-    for (size_t i = 0; i < image->reference_count; i++) {
-        if (image->references[i].kind != IMG_TREE_BACKING)
+    size_t base = IMG_TREE_NONE;
+    for (size_t i = 0; i < n->edge_count; i++) {
+        const struct tree_edge *e = &n->edges[i];
+        bool own = e->place == 0 || e->place < n->own_places;
+        if (e->kind != IMG_TREE_BACKING || !own)
             continue;
-        bool first = bases++ == 0;
-        bool better = !first &&
-                      r->images[image->references[chosen].target].state != IMG_TREE_IMAGE &&
-                      r->images[image->references[i].target].state == IMG_TREE_IMAGE;
-        if (first || better)
-            chosen = i;
+        bool better = base != IMG_TREE_NONE && r->images[base].state != IMG_TREE_IMAGE &&
+                      r->images[e->target].state == IMG_TREE_IMAGE;
+        if (base == IMG_TREE_NONE || better)
+            base = e->target;
     }
-    if (!bases)
+    for (size_t i = 0; i < image->reference_count; i++)
+        if (image->references[i].kind == IMG_TREE_BACKING && image->references[i].target == base)
+            return i;
+    return IMG_TREE_NONE;
+}
+
+/* The reference to the base is put in front. */
+static void choose_base(struct img_tree *r, const struct tree_node *n, struct img_tree_image *image)
+{
+    size_t chosen = base_reference(r, n, image), bases = 0;
+    if (chosen == IMG_TREE_NONE)
         return;
+    for (size_t i = 0; i < image->reference_count; i++)
+        bases += image->references[i].kind == IMG_TREE_BACKING;
     struct img_tree_reference base = image->references[chosen];
     image->references[chosen] = image->references[0];
     image->references[0] = base;
@@ -150,10 +166,7 @@ static int mark_missing(struct img_tree *r, struct img_error *err)
             const struct img_tree_reference *ref = &image->references[k];
             bool second = ref->kind == IMG_TREE_BACKING && k; /* not what its own name leads to */
             enum img_tree_state state = r->images[ref->target].state;
-            if (second || state == IMG_TREE_IMAGE)
-                continue;
-            image->findings |= IMG_TREE_BROKEN;
-            if (state != IMG_TREE_MISSING)
+            if (second || state != IMG_TREE_MISSING)
                 continue;
             missing = true;
             if (ref->target == image->base)
@@ -161,85 +174,10 @@ static int mark_missing(struct img_tree *r, struct img_error *err)
             if (ref->kind == IMG_TREE_DATA_FILE)
                 image->findings |= IMG_TREE_NO_DATA;
         }
-        if (image->state == IMG_TREE_UNREADABLE)
-            image->findings |= IMG_TREE_BROKEN;
         if (missing && !named[i])
             image->findings |= IMG_TREE_ORPHAN;
     }
     free(named);
-    return 0;
-}
-
-/* ---- loops, and what stands on something broken ---- */
-
-enum colour { NEW, ON_PATH, DONE };
-
-/* Does the chain of START come back to a layer of its own? It does unless a name cuts it before. */
-static bool comes_back(const struct img_tree *r, size_t start)
-{
-    size_t at = start;
-    do {
-        const struct img_tree_reference *down = &r->images[at].references[0];
-        at = down->target;
-        if (down->cut)
-            break;
-    } while (at != start);
-    return at == start;
-}
-
-/* Every base of START's chain as far as it is new, with NEW marks replaced. Returns where it
- * stopped, which may be IMG_TREE_NONE. */
-static size_t go_down(const struct img_tree *r, size_t start, uint8_t *colour, size_t *path,
-                      size_t *length)
-{
-    size_t at = start;
-    *length = 0;
-    while (at != IMG_TREE_NONE && colour[at] == NEW) {
-        colour[at] = ON_PATH;
-        path[(*length)++] = at;
-        at = r->images[at].base;
-    }
-    return at;
-}
-
-static bool stands_on_broken(const struct img_tree *r, size_t image)
-{
-    const struct img_tree_image *i = &r->images[image];
-    if (i->base == IMG_TREE_NONE || i->references[0].cut)
-        return false;
-    return r->images[i->base].findings & (IMG_TREE_BROKEN | IMG_TREE_LOOP);
-}
-
-static int mark_loops(struct img_tree *r, struct img_error *err)
-{
-    uint8_t *colour = calloc(r->count + 1, sizeof *colour);
-    size_t *path = malloc((r->count + 1) * sizeof *path);
-    if (!colour || !path) {
-        free(colour);
-        free(path);
-        return img_fail_nomem(err);
-    }
-    for (size_t i = 0; i < r->count; i++) {
-        size_t length, stop = go_down(r, i, colour, path, &length), loop_from = length;
-        if (stop != IMG_TREE_NONE && colour[stop] == ON_PATH) {
-            while (path[loop_from - 1] != stop)
-                loop_from--;
-            loop_from--;
-        }
-        bool cut = false; /* somewhere in the circle */
-        for (size_t k = loop_from; k < length; k++)
-            cut |= r->images[path[k]].references[0].cut;
-        for (size_t k = loop_from; k < length; k++)
-            if (!cut || comes_back(r, path[k]))
-                r->images[path[k]].findings |= IMG_TREE_LOOP | IMG_TREE_BROKEN;
-        for (size_t k = length; k-- > 0;) {
-            if (stands_on_broken(r, path[k]))
-                r->images[path[k]].findings |= IMG_TREE_BROKEN;
-            colour[path[k]] = DONE;
-        }
-    }
-    free(colour);
-    free(path);
     return 0;
 }
 
@@ -250,10 +188,10 @@ int tree_finish(struct tree *t, struct img_error *err)
     if (!ret)
         ret = make_images(t, err);
     for (size_t i = 0; i < r->count && !ret; i++)
-        choose_base(r, &r->images[i]);
+        choose_base(r, &t->nodes[i], &r->images[i]);
     if (!ret)
         ret = list_overlays(r, err);
     if (!ret)
         ret = mark_missing(r, err);
-    return ret < 0 ? ret : mark_loops(r, err);
+    return ret < 0 ? ret : tree_mark_broken(t, err);
 }

@@ -174,17 +174,19 @@ static bool has_relative_names(const struct tree_node *n)
     return (b && *b != '/' && b[strcspn(b, ":/")] != ':') || (d && *d != '/');
 }
 
-int tree_add_place(struct tree_node *n, const char *path, struct img_error *err)
+int tree_add_place(struct tree_node *n, const char *path, size_t *place, struct img_error *err)
 {
+    size_t ignored, *number = place ? place : &ignored;
+    *number = 0;
     if (n->place_count && !has_relative_names(n))
         return 0;
     struct file_identity folder;
     int ret = tree_folder_of(path, &folder, err);
     if (ret < 0)
         return ret;
-    for (size_t i = 0; i < n->place_count; i++)
-        if (n->places[i].folder.device == folder.device &&
-            n->places[i].folder.inode == folder.inode)
+    for (; *number < n->place_count; ++*number)
+        if (n->places[*number].folder.device == folder.device &&
+            n->places[*number].folder.inode == folder.inode)
             return 0;
     struct tree_place *places = realloc(n->places, (n->place_count + 1) * sizeof *places);
     if (!places)
@@ -282,6 +284,7 @@ static void clear_node(struct tree_node *n)
     for (size_t i = 0; i < n->place_count; i++)
         free(n->places[i].path);
     free(n->places);
+    free(n->edges);
     free(n->key);
     free(n->backing_name);
     free(n->backing_format);

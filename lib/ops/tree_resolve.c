@@ -109,9 +109,10 @@ static int open_target(struct tree *t, const struct file_identity *id, const str
     return ret;
 }
 
-static int target_of(struct tree *t, const struct image_ref *ref, size_t *number,
+static int target_of(struct tree *t, const struct image_ref *ref, size_t *number, size_t *place,
                      struct img_error *err)
 {
+    *place = 0;
     struct img_error why = IMG_ERROR_INIT;
     struct stat st;
     if (stat(ref->path, &st) < 0) {
@@ -131,16 +132,36 @@ static int target_of(struct tree *t, const struct image_ref *ref, size_t *number
         if (ret < 0)
             return ret;
     }
-    return tree_add_place(&t->nodes[*number], ref->path, err);
+    return tree_add_place(&t->nodes[*number], ref->path, place, err);
 }
 
 /* ---- references ---- */
 
-/* NAME is copied. The same reference, seen from another folder, is not added again. */
-static int add_reference(struct tree *t, size_t number, const struct img_tree_reference *r,
-                         struct img_error *err)
+/* Whose names are being resolved, and from which of its places. */
+struct viewer {
+    size_t number, place;
+};
+
+static int add_edge(struct tree_node *n, const struct tree_edge *e, struct img_error *err)
 {
-    struct img_tree_image *image = &t->nodes[number].image;
+    struct tree_edge *all = realloc(n->edges, (n->edge_count + 1) * sizeof *all);
+    if (!all)
+        return img_fail_nomem(err);
+    n->edges = all;
+    all[n->edge_count++] = *e;
+    return 0;
+}
+
+/* The strings are copied. What another place has led to already is not listed again. */
+static int add_reference(struct tree *t, const struct viewer *v, const struct img_tree_reference *r,
+                         size_t target_place, struct img_error *err)
+{
+    struct tree_node *n = &t->nodes[v->number];
+    struct img_tree_image *image = &n->image;
+    const struct tree_edge e = {r->kind, v->place, r->target, target_place, r->cut};
+    int ret = add_edge(n, &e, err);
+    if (ret < 0)
+        return ret;
     for (size_t i = 0; i < image->reference_count; i++)
         if (image->references[i].kind == r->kind && image->references[i].target == r->target)
             return 0;
@@ -157,38 +178,40 @@ static int add_reference(struct tree *t, size_t number, const struct img_tree_re
     return to->name && (to->format || !r->format) ? 0 : img_fail_nomem(err);
 }
 
-static int add_data_file(struct tree *t, size_t number, enum img_tree_kind kind, const char *name,
-                         const char *path, struct img_error *err)
+static int add_data_file(struct tree *t, const struct viewer *v, enum img_tree_kind kind,
+                         const char *name, const char *path, struct img_error *err)
 {
     struct image_ref ref = {.format = (char[]){"raw"}, .raw_size = UINT64_MAX};
     struct img_tree_reference r = {.kind = kind, .name = (char *)(uintptr_t)name};
     ref.path = (char *)(uintptr_t)path;
-    int ret = target_of(t, &ref, &r.target, err);
-    return ret < 0 ? ret : add_reference(t, number, &r, err);
+    size_t place;
+    int ret = target_of(t, &ref, &r.target, &place, err);
+    return ret < 0 ? ret : add_reference(t, v, &r, place, err);
 }
 
-/* REF names what is below node NUMBER, and perhaps what is below that. */
-static int add_backing(struct tree *t, size_t number, const struct image_ref *ref, const char *name,
-                       struct img_error *err)
+/* REF names what is below the viewer, and perhaps what is below that. */
+static int add_backing(struct tree *t, const struct viewer *v, const struct image_ref *ref,
+                       const char *name, struct img_error *err)
 {
     int ret = 0;
     struct img_tree_reference r = {.kind = IMG_TREE_BACKING, .name = (char *)(uintptr_t)name};
     for (; ref && !ret; ref = ref->backing, r.kind = IMG_TREE_OVERRIDE) {
         r.format = ref->format;
         r.cut = ref->backing || ref->no_backing;
-        ret = target_of(t, ref, &r.target, err);
+        size_t place;
+        ret = target_of(t, ref, &r.target, &place, err);
         if (!ret)
-            ret = add_reference(t, number, &r, err);
+            ret = add_reference(t, v, &r, place, err);
         if (!ret && ref->data_file)
-            ret = add_data_file(t, number, IMG_TREE_OVERRIDE, name, ref->data_file, err);
+            ret = add_data_file(t, v, IMG_TREE_OVERRIDE, name, ref->data_file, err);
     }
     return ret;
 }
 
-/* The backing file of node NUMBER, as it is named from PATH. */
-static int resolve_backing(struct tree *t, size_t number, const char *path, struct img_error *err)
+static int resolve_backing(struct tree *t, const struct viewer *v, const char *path,
+                           struct img_error *err)
 {
-    const struct tree_node *n = &t->nodes[number];
+    const struct tree_node *n = &t->nodes[v->number];
     const struct layer named = {.filename = (char *)(uintptr_t)path,
                                 .backing_name = n->backing_name,
                                 .backing_format = n->backing_format};
@@ -202,9 +225,9 @@ static int resolve_backing(struct tree *t, size_t number, const char *path, stru
         struct img_tree_reference r = {.name = n->backing_name, .format = n->backing_format};
         ret = nowhere(t, n->backing_name, false, &why, &r.target, err);
         if (!ret)
-            ret = add_reference(t, number, &r, err);
+            ret = add_reference(t, v, &r, 0, err);
     } else {
-        ret = add_backing(t, number, &ref, n->backing_name, err);
+        ret = add_backing(t, v, &ref, n->backing_name, err);
     }
     img_error_clear(&why);
     ref_clear(&ref);
@@ -212,17 +235,18 @@ static int resolve_backing(struct tree *t, size_t number, const char *path, stru
     return ret;
 }
 
-static int resolve_from(struct tree *t, size_t number, const char *path, struct img_error *err)
+static int resolve_from(struct tree *t, const struct viewer *v, struct img_error *err)
 {
+    const char *path = t->nodes[v->number].places[v->place].path;
     int ret = 0;
-    if (t->nodes[number].backing_name)
-        ret = resolve_backing(t, number, path, err);
-    const char *data_file = t->nodes[number].data_file_name;
+    if (t->nodes[v->number].backing_name)
+        ret = resolve_backing(t, v, path, err);
+    const char *data_file = t->nodes[v->number].data_file_name;
     char *where = NULL;
     if (!ret && data_file && *data_file)
         ret = policy_data_file_path(&where, path, data_file, err);
     if (!ret && where)
-        ret = add_data_file(t, number, IMG_TREE_DATA_FILE, data_file, where, err);
+        ret = add_data_file(t, v, IMG_TREE_DATA_FILE, data_file, where, err);
     free(where);
     return ret;
 }
@@ -236,8 +260,8 @@ int tree_resolve(struct tree *t, struct img_error *err)
         for (size_t i = 0; i < t->count && !ret; i++)
             while (t->nodes[i].places_done < t->nodes[i].place_count && !ret) {
                 again = true;
-                size_t place = t->nodes[i].places_done++;
-                ret = resolve_from(t, i, t->nodes[i].places[place].path, err);
+                const struct viewer v = {i, t->nodes[i].places_done++};
+                ret = resolve_from(t, &v, err);
             }
     }
     return ret;

@@ -72,7 +72,9 @@ static int add_name(struct tree_node *n, const char *path, bool by_link, struct 
         n->by_link = false;
     }
     names[image->other_name_count++] = name;
-    return tree_add_place(n, path, err);
+    int ret = tree_add_place(n, path, NULL, err);
+    n->own_places = n->place_count;
+    return ret;
 }
 
 /* Does the format tell who an image is based on? A plain disk is none before somebody names it. */
@@ -102,7 +104,10 @@ static int add_image(struct tree *t, struct file *f, const struct driver *driver
     n->by_link = by_link;
     ret = opened < 0 ? tree_set_unreadable(n, &why, err) : tree_fill(n, l, err);
     layer_close(l);
-    return ret < 0 ? ret : tree_add_place(n, path, err);
+    if (!ret)
+        ret = tree_add_place(n, path, NULL, err);
+    n->own_places = n->place_count;
+    return ret;
 }
 
 /* F is taken over. */
