@@ -150,7 +150,7 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(UNIT_HELP)) \
 
 # These stand between the library and the allocator.
 $(addprefix $(BUILD)/tests/unit/,test_alloc test_change_faults): UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc \
-    free strdup strndup realpath open_memstream asprintf vasprintf)
+    free strdup strndup realpath getcwd open_memstream asprintf vasprintf)
 comma = ,
 
 $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o \

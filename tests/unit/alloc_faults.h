@@ -19,6 +19,7 @@ void __real_free(void *p);
 char *__real_strdup(const char *s);
 char *__real_strndup(const char *s, size_t n);
 char *__real_realpath(const char *path, char *resolved);
+char *__real_getcwd(char *buf, size_t size);
 FILE *__real_open_memstream(char **text, size_t *size);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
@@ -27,13 +28,14 @@ void __wrap_free(void *p);
 char *__wrap_strdup(const char *s);
 char *__wrap_strndup(const char *s, size_t n);
 char *__wrap_realpath(const char *path, char *resolved);
+char *__wrap_getcwd(char *buf, size_t size);
 FILE *__wrap_open_memstream(char **text, size_t *size);
 int __wrap_vasprintf(char **out, const char *fmt, va_list ap);
 int __wrap_asprintf(char **out, const char *fmt, ...);
 
-static long countdown; /* allocations until one fails; 0: none will */
-static long total_so_far;     /* allocations so far */
-static long live;      /* blocks that were given and have not come back */
+static long countdown;    /* allocations until one fails; 0: none will */
+static long total_so_far; /* allocations so far */
+static long live;         /* blocks that were given and have not come back */
 
 /* Must this allocation fail? */
 static bool fails(void)
@@ -84,6 +86,11 @@ char *__wrap_strndup(const char *s, size_t n)
 char *__wrap_realpath(const char *path, char *resolved)
 {
     return fails() ? NULL : given(__real_realpath(path, resolved));
+}
+
+char *__wrap_getcwd(char *buf, size_t size)
+{
+    return fails() ? NULL : given(__real_getcwd(buf, size));
 }
 
 /* Its buffer is the caller's to free. */

@@ -7,6 +7,8 @@
 #include "make_qcow2.h"
 
 #include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 
 /* ---- what is done each time --------------------------------------------------------------- */
@@ -62,6 +64,32 @@ static int use_chain(const char *name, unsigned flags, const char *snapshot, str
     (void)snapshot;
     int ret = img_chain_info(&chain, name, &options, err);
     img_chain_info_free(&chain);
+    return ret;
+}
+
+/* NAME is a folder, and SNAPSHOT a file in it. */
+static int use_tree(const char *name, unsigned flags, const char *snapshot, struct img_error *err)
+{
+    struct img_tree *tree;
+    struct img_tree_dependents dependents;
+    int ret = img_tree_read(&tree, &name, 1, flags, err);
+    if (ret < 0)
+        return ret;
+    ret = img_tree_find_dependents(&dependents, tree, snapshot, err);
+    img_tree_dependents_free(&dependents);
+    img_tree_free(tree);
+    return ret;
+}
+
+static int use_plan(const char *name, unsigned flags, const char *snapshot, struct img_error *err)
+{
+    const struct img_open_options open = {.warn = ignore_warning};
+    const struct img_plan_options options = {.depth = 1, .flags = flags, .open = &open};
+    struct img_merge_plan *plan;
+    (void)snapshot;
+    int ret = img_plan_merge(&plan, name, &options, err);
+    if (!ret)
+        img_merge_plan_free(plan);
     return ret;
 }
 
@@ -194,6 +222,27 @@ static void names_of_every_kind(void **state)
     every_failure(use, name, IMG_OPEN_IMAGE_OPTS, NULL, 0);
 }
 
+/* The folder of the test's files, with every image that was written above. */
+static void a_tree_and_a_plan(void **state)
+{
+    (void)state;
+    char folder[400], link[500];
+    snprintf(folder, sizeof folder, "%s", test_path("tree"));
+    assert_int_equal(mkdir(folder, 0700), 0);
+    static const char *const names[] = {"base.raw",        "mid.qcow2",    "top.qcow2",
+                                        "data-file.qcow2", "broken.qcow2", "unknown.qcow2"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(link, sizeof link, "%s/%s", folder, names[i]);
+        assert_int_equal(symlink(test_path(names[i]), link), 0);
+    }
+    snprintf(link, sizeof link, "%s/second-name.qcow2", folder);
+    assert_int_equal(symlink("mid.qcow2", link), 0);
+    every_failure(use_tree, folder, 0, test_path("base.raw"), 0);
+    every_failure(use_tree, folder, IMG_TREE_FLAT, test_path("no such"), -ENOENT);
+    every_failure(use_plan, test_path("mid.qcow2"), IMG_PLAN_MERGE_TOP, NULL, 0);
+    every_failure(use_plan, test_path("top.qcow2"), 0, NULL, 0);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -204,10 +253,9 @@ static int setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_image_with_everything),
-        cmocka_unit_test(a_data_file),
-        cmocka_unit_test(images_that_are_refused),
-        cmocka_unit_test(names_of_every_kind),
+        cmocka_unit_test(an_image_with_everything), cmocka_unit_test(a_data_file),
+        cmocka_unit_test(images_that_are_refused),  cmocka_unit_test(names_of_every_kind),
+        cmocka_unit_test(a_tree_and_a_plan),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
