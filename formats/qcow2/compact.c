@@ -203,23 +203,18 @@ static void cut_file(struct compaction *c)
         f->ops->truncate(f, end);
 }
 
-int qcow2_compact(struct qcow2 *q, struct img_error *err)
+void qcow2_compact(struct qcow2 *q)
 {
     struct compaction c = {.used = 0};
-    int ret = tx_begin(&c.t, q, NULL);
-    if (ret < 0)
-        return 0;
-    ret = survey(&c, NULL);
+    if (tx_begin(&c.t, q, NULL) < 0)
+        return;
+    int ret = survey(&c, NULL);
     if (!ret)
         ret = move_all(&c, NULL);
     if (!ret && c.t.refs.changed_count)
-        ret = tx_commit(&c.t, err);
+        ret = tx_commit(&c.t, NULL);
     if (!ret)
         cut_file(&c);
-    bool harmless = ret < 0 && !c.t.committing;
-    if (harmless)
-        img_error_clear(err);
     tx_end(&c.t);
     free(c.movable);
-    return harmless ? 0 : ret;
 }

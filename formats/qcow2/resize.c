@@ -235,20 +235,18 @@ static int run_transaction(struct resize_job *j, struct img_error *err)
     return ret;
 }
 
-/* The disk is what it shall be; this is about the length of files. */
-static int finish(struct resize_job *j, struct img_error *err)
+/* The disk is what it shall be; this is about the length of files, and no error can undo it. */
+static void finish(struct resize_job *j)
 {
     struct file *data = j->q->layer->data_file;
     uint64_t length;
-    int ret = 0;
     if (j->moved || j->new_size < j->old_size)
-        ret = qcow2_compact(j->q, err);
-    if (ret < 0 || !data || data->device || file_size(data, &length, NULL) < 0)
-        return ret;
-    if (length > j->new_size && j->exact_data_file && !data->ops->truncate(data, j->new_size) &&
-        j->raw_data) /* the length counts for whoever reads it alone */
-        data->ops->flush(data);
-    return 0;
+        qcow2_compact(j->q);
+    if (!data || data->device || !j->exact_data_file || file_size(data, &length, NULL) < 0 ||
+        length <= j->new_size)
+        return;
+    if (!data->ops->truncate(data, j->new_size) && j->raw_data)
+        data->ops->flush(data); /* the length counts for whoever reads it alone */
 }
 
 int qcow2_resize(struct layer *l, const struct resize_request *r, struct img_error *err)
@@ -262,8 +260,14 @@ int qcow2_resize(struct layer *l, const struct resize_request *r, struct img_err
     j.exact_data_file = r->preallocation == PREALLOC_OFF && (!j.raw_data || !grows);
     if (grows && j.raw_data && j.mode == PREALLOC_OFF)
         j.mode = PREALLOC_METADATA; /* whoever reads the data file alone reads the same */
-    int ret = check(&j, err);
+    int ret = qcow2_still_there(q, err);
+    if (!ret)
+        ret = check(&j, err);
     if (!ret)
         ret = run_transaction(&j, err);
-    return ret < 0 ? ret : finish(&j, err);
+    if (!ret)
+        finish(&j);
+    else
+        l->size = j.old_size; /* whatever could be read: nobody knows which one is there */
+    return ret;
 }

@@ -41,8 +41,8 @@ typedef int (*range_fn)(void *opaque, uint64_t offset, uint64_t length, struct i
 int qcow2_each_bitmap_range(struct qcow2 *q, range_fn fn, void *opaque, struct img_error *err);
 
 /* compact.c: moves metadata from the end of the file into gaps before it, and shortens the file.
- * What fails before anything was changed is no error. */
-int qcow2_compact(struct qcow2 *q, struct img_error *err);
+ * When it fails, the image is what it was, but for its length. */
+void qcow2_compact(struct qcow2 *q);
 
 int qcow2_resize(struct layer *l, const struct resize_request *r, struct img_error *err);
 

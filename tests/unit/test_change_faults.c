@@ -88,6 +88,29 @@ static int delete_new(struct img *img, struct img_error *err)
     return img_snapshot_delete(img, "new", err);
 }
 
+static int resize(struct img *img, uint64_t size, enum img_preallocation mode,
+                  struct img_error *err)
+{
+    struct img_resize_options o = {mode, IMG_RESIZE_SHRINK};
+    return img_resize(img, size, &o, err);
+}
+
+/* A longer L1 table, and an L2 table in which the disk ended within a cluster. */
+static int grow_disk(struct img *img, struct img_error *err)
+{
+    return resize(img, 5 << 20, IMG_PREALLOCATION_OFF, err);
+}
+
+static int grow_preallocated(struct img *img, struct img_error *err)
+{
+    return resize(img, 150 << 10, IMG_PREALLOCATION_FALLOC, err);
+}
+
+static int shrink_disk(struct img *img, struct img_error *err)
+{
+    return resize(img, (33 << 10) + 512, IMG_PREALLOCATION_OFF, err);
+}
+
 static struct image with_one(void);
 
 static const struct change changes[] = {
@@ -95,6 +118,11 @@ static const struct change changes[] = {
     {"snapshot -c beside others", shared, take_snapshot, false},
     {"snapshot -a", shared, apply_snapshot, false},
     {"snapshot -d", shared, delete_snapshot, false},
+    {"resize", full, grow_disk, false},
+    {"resize beside snapshots", shared, grow_disk, false},
+    {"resize --preallocation", full, grow_preallocated, false},
+    {"resize --shrink", full, shrink_disk, false},
+    {"resize --shrink beside snapshots", shared, shrink_disk, false},
     {"snapshot -d of the last one", with_one, delete_new, false},
 };
 
