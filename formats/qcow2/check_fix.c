@@ -148,15 +148,22 @@ static int check_tables_alone(struct check *c)
     return 0;
 }
 
+/* Compares all refcounts; one that cannot be read is a reason to repair nothing. */
+static int compare_all(struct check *c, unsigned fix, bool last)
+{
+    int ret = check_compare_refcounts(c, fix, last);
+    if (!ret && c->failure)
+        ret = img_fail_errno(c->err, -c->failure, "Could not read a refcount block");
+    return ret;
+}
+
 int check_fix_refcounts(struct check *c)
 {
     struct img_check *r = c->report->result;
     uint64_t leaks = r->leaks, corruptions = r->corruptions, errors = r->check_errors;
     int ret = check_tables_alone(c);
     if (!ret)
-        ret = check_compare_refcounts(c, 0, false);
-    if (!ret && c->failure)
-        ret = img_fail_errno(c->err, -c->failure, "Could not read a refcount block");
+        ret = compare_all(c, 0, false);
     if (ret < 0)
         return ret;
     if (c->exhausted) /* what was not looked at must not be freed */
@@ -181,5 +188,5 @@ int check_fix_refcounts(struct check *c)
     r->leaks = leaks;
     r->corruptions = corruptions;
     r->check_errors = errors;
-    return check_compare_refcounts(c, c->fix, true);
+    return compare_all(c, c->fix, true);
 }

@@ -157,7 +157,8 @@ static int tell(struct repair *r)
 
 /* ---- the change ---------------------------------------------------------------------------- */
 
-static int write_all(struct repair *r)
+/* All but the header, onto disk. */
+static int write_contents(struct repair *r)
 {
     uint64_t sectors = 0;
     int ret;
@@ -174,11 +175,12 @@ static int write_all(struct repair *r)
             ret = repair_write_refcounts(r);
         sectors = 1;
     }
-    if (!ret && sectors)
-        ret = file_flush(r->q->file, r->err);
-    if (!ret && header_changes(r))
-        ret = qcow2_write_header(r->q, &r->header, NULL, NULL, r->err);
-    return ret;
+    return !ret && sectors ? file_flush(r->q->file, r->err) : ret;
+}
+
+static int write_header(struct repair *r)
+{
+    return header_changes(r) ? qcow2_write_header(r->q, &r->header, NULL, NULL, r->err) : 0;
 }
 
 /* The same with a file that only takes down what would be overwritten. */
@@ -189,7 +191,9 @@ static int save_undo(struct repair *r)
     if (ret < 0)
         return ret;
     r->q->file = recorder;
-    ret = write_all(r);
+    ret = write_contents(r);
+    if (!ret)
+        ret = write_header(r);
     r->q->file = image;
     if (!ret)
         ret = undo_finish(recorder, r->err);
@@ -197,24 +201,42 @@ static int save_undo(struct repair *r)
     return ret < 0 ? img_prefix(r->err, ret, "Could not save what would be overwritten: ") : 0;
 }
 
+/* Nothing leads to what was written so far, so it may go. */
+static void take_back(struct repair *r, uint64_t before)
+{
+    uint64_t now;
+    if (!r->in_place && file_size(r->q->file, &now, NULL) == 0 && now > before)
+        r->q->file->ops->truncate(r->q->file, before);
+}
+
+static int change_file(struct repair *r)
+{
+    struct file *f = r->q->file;
+    const struct cancel *cancel = f->cancel;
+    uint64_t before;
+    int ret = file_size(f, &before, r->err);
+    if (ret < 0)
+        return ret;
+    if (r->in_place) /* no way back from its first sector */
+        f->cancel = NULL;
+    ret = write_contents(r);
+    if (ret < 0) {
+        take_back(r, before);
+    } else {
+        f->cancel = NULL;
+        ret = write_header(r);
+        r->q->writable = ret == 0; /* which header the file has now, nobody knows */
+    }
+    f->cancel = cancel;
+    return ret;
+}
+
 static int apply(struct repair *r)
 {
-    struct qcow2 *q = r->q;
-    uint64_t after, before;
-    if (r->options->undo_file) {
-        int ret = save_undo(r);
-        if (ret < 0)
-            return ret;
-    }
-    int ret = file_size(q->file, &before, r->err);
+    int ret = r->options->undo_file ? save_undo(r) : 0;
     if (!ret)
-        ret = write_all(r);
-    if (ret < 0) {
-        if (!r->in_place && file_size(q->file, &after, NULL) == 0 && after > before)
-            file_truncate(q->file, before, NULL);
-        return ret;
-    }
-    return qcow2_reload(q, r->err);
+        ret = change_file(r);
+    return ret < 0 ? ret : qcow2_reload(r->q, r->err);
 }
 
 static int repair(struct repair *r)
@@ -238,7 +260,12 @@ int qcow2_repair(struct layer *l, const struct img_repair_options *options,
     struct check c = {
         .q = q, .report = report, .err = err, .fix = options->what, .outside_from = UINT64_MAX};
     struct repair r = {.c = &c, .q = q, .options = options, .err = err, .header = q->header};
-    int ret = check_run(&c);
+    int ret = qcow2_still_there(q, err);
+    if (!ret && !q->writable && !options->dry_run)
+        ret = img_fail(err, EBADF, "What a repair of '%s' that failed has left is not known",
+                       l->filename);
+    if (!ret)
+        ret = check_run(&c);
     if (!ret && options->what)
         ret = repair(&r);
     check_end(&c);

@@ -7,6 +7,7 @@
 #ifndef ALLOC_FAULTS_H
 #define ALLOC_FAULTS_H
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -41,7 +42,10 @@ static long live;         /* blocks that were given and have not come back */
 static bool fails(void)
 {
     total_so_far++;
-    return countdown && --countdown == 0;
+    bool now = countdown && --countdown == 0;
+    if (now)
+        errno = ENOMEM;
+    return now;
 }
 
 static void *given(void *p)
