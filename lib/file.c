@@ -64,14 +64,19 @@ int file_read_padded(struct file *f, void *buf, size_t len, host_off off, struct
 
 static const uint8_t zeroes[1 << 16];
 
+int file_go_on(const struct file *f, struct img_error *err)
+{
+    if (f->cancel && f->cancel->wanted(f->cancel->opaque))
+        return img_fail(err, ECANCELED, "Interrupted");
+    return 0;
+}
+
 /* A failure of the host, or -ECANCELED in its place. */
 static int stop_or_go(struct file *f, struct img_error *err)
 {
     if (!f->ops->pwrite)
         return img_fail(err, EROFS, "'%s' is opened to be read only", f->name);
-    if (f->cancel && f->cancel->wanted(f->cancel->opaque))
-        return img_fail(err, ECANCELED, "Interrupted");
-    return 0;
+    return file_go_on(f, err);
 }
 
 int file_write(struct file *f, const void *buf, size_t len, host_off off, struct img_error *err)

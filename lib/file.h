@@ -105,6 +105,8 @@ int file_write(struct file *f, const void *buf, size_t len, host_off off, struct
 /* The same with zeroes that are written out. */
 int file_write_zeroes(struct file *f, host_off off, uint64_t len, struct img_error *err);
 int file_truncate(struct file *f, uint64_t size, struct img_error *err);
+/* For who reads at length before writing: -ECANCELED when the file's owner asked to stop. */
+int file_go_on(const struct file *f, struct img_error *err);
 int file_flush(struct file *f, struct img_error *err);
 
 /* Makes a range read as zeroes; past the end of the file, the file grows by a hole. */

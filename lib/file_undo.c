@@ -216,6 +216,11 @@ int undo_finish(struct file *recorder, struct img_error *err)
     return ret;
 }
 
+void undo_withdraw(struct file *recorder)
+{
+    new_file_withdraw(((struct recorder *)recorder)->out);
+}
+
 /* ---- putting back -------------------------------------------------------------------------- */
 
 struct undo {
@@ -345,7 +350,9 @@ static int each_record(struct undo *u)
     uint64_t at = HEAD;
     int ret = 0;
     for (uint64_t i = 0; i < u->records && !ret; i++) {
-        ret = read_record(u, &at);
+        ret = file_go_on(u->image, u->err);
+        if (!ret)
+            ret = read_record(u, &at);
         if (!ret)
             ret = put_record(u);
     }
@@ -398,6 +405,7 @@ int undo_apply(struct file *undo, struct file *image, struct img_undone *result,
         ret = check_length(&u);
     if (!ret)
         ret = each_record(&u);
+    image->cancel = NULL; /* no way back from its first sector */
     if (!ret)
         ret = put_back(&u);
     result->old_size = u.old_size;

@@ -30,7 +30,11 @@ int undo_start(struct file **recorder, struct file *image, const char *path, str
 /* Makes the undo file complete. Without this, closing the recorder leaves nothing behind. */
 int undo_finish(struct file *recorder, struct img_error *err);
 
-/* Puts back what UNDO holds, once it is known to belong to IMAGE. */
+/* The image has not changed: there is nothing to undo, and no file for it. */
+void undo_withdraw(struct file *recorder);
+
+/* Puts back what UNDO holds, once it is known to belong to IMAGE; until then IMAGE->cancel is
+ * asked. */
 int undo_apply(struct file *undo, struct file *image, struct img_undone *result,
                struct img_error *err);
 

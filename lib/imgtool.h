@@ -982,6 +982,13 @@ struct img_repair_options {
 IMG_API int img_repair(struct img *img, const struct img_repair_options *options,
                        struct img_check *result, struct img_error *err);
 
+struct img_undo_options {
+    /* Asked now and then before the first byte is put back; when it is true, the call fails with
+     * -ECANCELED. May be NULL. */
+    bool (*cancelled)(void *opaque);
+    void *opaque;
+};
+
 /* What img_undo did. */
 struct img_undone {
     uint64_t sectors;  /* of 512 bytes, put back */
@@ -993,9 +1000,10 @@ struct img_undone {
  * Puts back what a repair has overwritten: every sector that UNDO_FILE holds, and the length of
  * the file IMAGE, whatever its format. Nothing is changed (-EINVAL) when UNDO_FILE is damaged, or
  * when the image is not the one that was repaired or was changed since. May be called again after
- * it was interrupted. Takes a writer's lock.
+ * it was interrupted. Takes a writer's lock. OPTIONS may be NULL.
  */
-IMG_API int img_undo(const char *undo_file, const char *image, struct img_undone *result,
+IMG_API int img_undo(const char *undo_file, const char *image,
+                     const struct img_undo_options *options, struct img_undone *result,
                      struct img_error *err);
 enum img_preallocation {
     IMG_PREALLOCATION_OFF,

@@ -3,6 +3,7 @@
  * and its repair, after which it is checked once more.
  */
 #include "commands.h"
+#include "interrupt.h"
 #include "output.h"
 #include "repair_plan.h"
 #include "source.h"
@@ -226,6 +227,10 @@ static int check_image(struct check_request *r, struct img *img)
     int ret = r->repair ? repair(r, img, &c, &err) : 0;
     if (!ret && (!r->repair || r->leaks_fixed || r->corruptions_fixed))
         ret = img_check(img, &c, tell, r, &err);
+    if (ret == -ECANCELED) {
+        img_error_clear(&err);
+        return NOT_COMPLETED;
+    }
     if (ret < 0)
         return report_failure(r, &c, format, ret, &err);
     print_counts(r, &c, format);
@@ -237,14 +242,20 @@ static int run(struct check_request *r)
     static char errors[64 << 10]; /* a line at a time would cost more than finding it */
     struct img_error err = IMG_ERROR_INIT;
     struct img *img;
-    r->open.flags |= IMG_OPEN_CHECK | (r->repair && !r->dry_run ? IMG_OPEN_WRITE : 0);
-    if (img_open(&img, r->filename, &r->open, &err) < 0)
+    r->open.flags |= IMG_OPEN_CHECK;
+    if (r->repair && !r->dry_run)
+        tool_change_options(r->tool, &r->open);
+    if (img_open(&img, r->filename, &r->open, &err) < 0) {
+        interrupt_die();
         return tool_report(r->tool, &err);
+    }
     setvbuf(stderr, errors, _IOFBF, sizeof errors);
     int code = r->dry_run ? show_repair_plan(r->tool, img, r->repair, r->filename, r->json)
                           : check_image(r, img);
     fflush(stderr);
     img_close(img);
+    if (code == NOT_COMPLETED)
+        interrupt_die();
     return code;
 }
 

@@ -1,5 +1,6 @@
 /* imgtool undo: an image as it was before its repair. */
 #include "commands.h"
+#include "interrupt.h"
 #include "tool.h"
 
 #include <inttypes.h>
@@ -13,6 +14,7 @@ int cmd_undo(struct tool *tool, int argc, char **argv)
         {0, 0, 0, 0},
     };
     struct img_error err = IMG_ERROR_INIT;
+    struct img_undo_options o = {.cancelled = interrupt_wanted};
     struct img_undone done;
     bool quiet = false;
     int c, code;
@@ -23,8 +25,11 @@ int cmd_undo(struct tool *tool, int argc, char **argv)
     }
     if (optind != argc - 2)
         return tool_usage_error(tool, "Expecting an undo file and the image that it belongs to");
-    if (img_undo(argv[optind], argv[optind + 1], &done, &err) < 0)
+    interrupt_watch();
+    if (img_undo(argv[optind], argv[optind + 1], &o, &done, &err) < 0) {
+        interrupt_die();
         return tool_report(tool, &err);
+    }
     if (!quiet)
         printf("%" PRIu64 " sectors were put back, %" PRIu64 " were as before already; the image "
                "has %" PRIu64 " bytes.\n",

@@ -281,8 +281,11 @@ int qcow2_change_bitmap(struct layer *l, const char *name, const struct bitmap_a
 {
     struct qcow2 *q = l->state;
     struct change c = {.q = q, .name = name, .old = find(q, name)};
-    int ret = 0;
+    int ret = qcow2_still_there(q, err);
     size_t i;
+    *failed = count;
+    if (ret < 0)
+        return ret;
     c.merges = calloc(count, sizeof *c.merges);
     if (!c.merges)
         return img_fail_nomem(err);

@@ -284,7 +284,10 @@ int check_compare_refcounts(struct check *c, unsigned fix, bool last)
     c->plain = true;
     for (uint64_t first = 0; first < c->clusters; first += per_block) {
         uint64_t block, end = min_u64(first + per_block, c->clusters);
-        int ret = block_of(c, first, &block);
+        int ret = file_go_on(c->q->file, c->err);
+        if (ret < 0)
+            return ret;
+        ret = block_of(c, first, &block);
         if (ret < 0)
             cannot_read(c, first, end, -ret);
         else

@@ -70,9 +70,14 @@ int check_each_l1(struct check *c, uint64_t offset, uint32_t size, bool active, 
         int ret = check_read(c, piece, n, offset + at, &zeroes);
         for (size_t i = 0; i < n && !zeroes && !ret; i += 8) {
             uint64_t entry = load_be64(piece + i);
-            if (entry)
+            if (!entry)
+                continue;
+            ret = file_go_on(c->q->file, c->err);
+            if (!ret)
                 ret = fn(c, (at + i) / 8, entry, offset + at + i, active);
         }
+        if (ret == -ECANCELED)
+            return ret;
         if (ret < 0)
             return img_prefix(c->err, ret, "Could not read L1 table: ");
         if (zeroes && c->hole_start <= offset + at && c->hole_end > offset + at + 2 * sizeof piece)

@@ -184,44 +184,47 @@ static int write_header(struct repair *r)
 }
 
 /* The same with a file that only takes down what would be overwritten. */
-static int save_undo(struct repair *r)
+static int save_undo(struct repair *r, struct file **recorder)
 {
-    struct file *image = r->q->file, *recorder;
-    int ret = undo_start(&recorder, image, r->options->undo_file, r->err);
+    struct file *image = r->q->file;
+    int ret = undo_start(recorder, image, r->options->undo_file, r->err);
     if (ret < 0)
         return ret;
-    r->q->file = recorder;
+    r->q->file = *recorder;
     ret = write_contents(r);
     if (!ret)
         ret = write_header(r);
     r->q->file = image;
     if (!ret)
-        ret = undo_finish(recorder, r->err);
-    file_close(recorder);
+        ret = undo_finish(*recorder, r->err);
     return ret < 0 ? img_prefix(r->err, ret, "Could not save what would be overwritten: ") : 0;
 }
 
-/* Nothing leads to what was written so far, so it may go. */
-static void take_back(struct repair *r, uint64_t before)
+/* Nothing leads to what was written so far, so it may go. Is the file what it was? */
+static bool take_back(struct repair *r, uint64_t before)
 {
+    struct file *f = r->q->file;
     uint64_t now;
-    if (!r->in_place && file_size(r->q->file, &now, NULL) == 0 && now > before)
-        r->q->file->ops->truncate(r->q->file, before);
+    if (r->in_place || f->device || file_size(f, &now, NULL) < 0)
+        return false;
+    return now == before || f->ops->truncate(f, before) == 0;
 }
 
-static int change_file(struct repair *r)
+/* *UNTOUCHED: it failed, and the image is what it was. */
+static int change_file(struct repair *r, bool *untouched)
 {
     struct file *f = r->q->file;
     const struct cancel *cancel = f->cancel;
     uint64_t before;
     int ret = file_size(f, &before, r->err);
+    *untouched = ret < 0;
     if (ret < 0)
         return ret;
     if (r->in_place) /* no way back from its first sector */
         f->cancel = NULL;
     ret = write_contents(r);
     if (ret < 0) {
-        take_back(r, before);
+        *untouched = take_back(r, before);
     } else {
         f->cancel = NULL;
         ret = write_header(r);
@@ -233,9 +236,14 @@ static int change_file(struct repair *r)
 
 static int apply(struct repair *r)
 {
-    int ret = r->options->undo_file ? save_undo(r) : 0;
+    struct file *recorder = NULL;
+    bool untouched = true;
+    int ret = r->options->undo_file ? save_undo(r, &recorder) : 0;
     if (!ret)
-        ret = change_file(r);
+        ret = change_file(r, &untouched);
+    if (ret < 0 && untouched && recorder)
+        undo_withdraw(recorder);
+    file_close(recorder);
     return ret < 0 ? ret : qcow2_reload(r->q, r->err);
 }
 

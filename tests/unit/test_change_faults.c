@@ -153,6 +153,11 @@ static int amend_narrow(struct trial *t, struct img_error *err)
     return amend(t, "refcount_bits=2", err);
 }
 
+static int amend_size(struct trial *t, struct img_error *err)
+{
+    return amend(t, "size=8M", err);
+}
+
 static int add_bitmap(struct trial *t, struct img_error *err)
 {
     return img_bitmap_add(t->img, "third", 0, err);
@@ -227,6 +232,8 @@ static const struct change changes[] = {
     {"amend -o lazy_refcounts=on", with_zeroes, amend_lazy, 0, NULL},
     {"amend -o refcount_bits=64", full, amend_wide, 0, NULL},
     {"amend -o refcount_bits=2", with_one, amend_narrow, 0, NULL},
+    {"amend -o size=8M", with_bitmaps, amend_size, 0, NULL},
+    {"amend -o size=8M, full", full, amend_size, 0, NULL},
     {"bitmap --add", with_bitmaps, add_bitmap, 0, NULL},
     {"bitmap --add, the first", full, add_bitmap, 0, NULL},
     {"bitmap --remove", with_bitmaps, remove_bitmap, 0, NULL},
