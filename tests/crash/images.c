@@ -128,6 +128,18 @@ static const struct recipe {
     {"refcounts too low",
      CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")
          RAW("-c 'write -P 0 0x200b 1' -c 'write -P 0 0x200f 5'")},
+    /* moved tables, and refcounts that went down in place */
+    {"repaired, with its undo file",
+     CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")
+         RAW("-c 'write -P 0 0x200b 1' -c 'write -P 0 0x200f 5'") "rm -f undo\n"
+                                                                  "$IMGTOOL check -q -r all --undo "
+                                                                  "undo image.qcow2 2>>io.log\n"},
+    {"leaks repaired, with their undo file",
+     CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")
+         RAW("-c 'write -P 2 0x200b 1' -c 'write -P 2 0x200f 1'") "rm -f undo\n"
+                                                                  "$IMGTOOL check -q -r leaks "
+                                                                  "--undo undo image.qcow2 "
+                                                                  "2>>io.log\n"},
     {"wrong flags, snapshot",
      CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k'") SNAPSHOT("first")
          IO("-c 'write -P 3 4k 8k'") RAW("-c 'write -P 2 0x2001 1' -c 'write -P 1 0x200b 3'")},

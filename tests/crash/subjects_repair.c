@@ -43,6 +43,16 @@ static const struct subject repair_subjects[] = {
      .run = repair_all,
      .needless = "the last one: the guest reads the same before and after",
      .qemu = "$P $QEMU_IMG check -q -r all image.qcow2"},
+    {.command = "undo",
+     .image = "repaired, with its undo file",
+     .flags = DAMAGED,
+     .script = "$P $IMGTOOL undo -q undo image.qcow2",
+     .needless = "each sector put back leaves an image that reads the same, and undo goes on"},
+    {.command = "undo",
+     .image = "leaks repaired, with their undo file",
+     .flags = DAMAGED,
+     .script = "$P $IMGTOOL undo -q undo image.qcow2",
+     .needless = "each sector put back leaves an image that reads the same, and undo goes on"},
     {0},
 };
 SUBJECT_GROUP(repair)
