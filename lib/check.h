@@ -17,10 +17,11 @@ struct check_subject {
     uint64_t host;
     bool has_guest;
     uint64_t guest;
+    bool unseen; /* by QEMU */
 };
 
 /*
- * Counts a finding and hands it on, unless too many have been handed on already: a file of a few
+ * Counts a finding, also as unseen by QEMU where it is, and hands it on, unless too many have been handed on already: a file of a few
  * kilobytes can hold millions of errors.
  */
 void check_tell(struct check_report *r, const struct check_subject *s, const char *fmt, ...)

@@ -545,6 +545,7 @@ struct img_finding {
     uint64_t host_offset; /* of the cluster, or of the entry that is wrong */
     bool has_guest_offset;
     uint64_t guest_offset; /* what part of the active disk it concerns */
+    bool unseen_by_qemu;   /* `qemu-img check` does not find this */
 };
 
 /*

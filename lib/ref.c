@@ -205,7 +205,15 @@ int ref_parse(struct image_ref *out, const char *name, struct img_error *err)
     bool local = !strncmp(name, "file:", 5) || !strncmp(name, "host_device:", 12);
     if (name[colon] == ':' && !local)
         return img_fail(err, ENOTSUP, "Unknown protocol '%.*s'", (int)colon, name);
-    return set_path(&out->path, local ? name + colon + 1 : name, err);
+    if (!local)
+        return set_path(&out->path, name, err);
+    name += colon + 1;
+    char *plain = NULL; /* as QEMU has it: what remains must not look like a protocol's name */
+    if (name[strcspn(name, ":/")] == ':' && asprintf(&plain, "./%s", name) < 0)
+        return img_fail_nomem(err);
+    int ret = set_path(&out->path, plain ? plain : name, err);
+    free(plain);
+    return ret;
 }
 
 int ref_parse_opts(struct image_ref *out, const char *opts, struct img_error *err)

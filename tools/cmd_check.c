@@ -25,6 +25,7 @@ struct check_request {
     bool dry_run;
     const char *undo;
     uint64_t leaks_fixed, corruptions_fixed; /* before the image was checked once more */
+    uint64_t hidden;                         /* corruptions that were counted, and not told */
     struct json list_json; /* with --list, as JSON: open from the first finding on */
 };
 
@@ -58,12 +59,24 @@ static void list_text(const struct img_finding *f, const char *what)
     printf(": %s\n", what);
 }
 
+/* What qemu-img finds nothing wrong with; bad bitmaps and keys it sees when it opens the image. */
+static bool hides(const struct check_request *r, const struct img_finding *f)
+{
+    return r->tool->as_qemu && !r->list && f->unseen_by_qemu &&
+           f->severity == IMG_SEVERITY_CORRUPTION && f->kind != IMG_FINDING_BITMAP &&
+           f->kind != IMG_FINDING_ENCRYPTION;
+}
+
 /* As they are found: on standard error, as qemu-img has it, or on standard output as a list. */
 static void tell(void *opaque, const struct img_finding *f)
 {
     struct check_request *r = opaque;
     if (f->severity == IMG_SEVERITY_NOTE && !r->list)
         return;
+    if (hides(r, f)) {
+        r->hidden++;
+        return;
+    }
     if (r->list && r->json) {
         open_list(r);
         list_json(&r->list_json, f);
@@ -197,6 +210,13 @@ static int exit_code(const struct check_request *r, const struct img_check *c)
     return c->corruptions ? CORRUPT : c->leaks ? LEAKING : CLEAN;
 }
 
+/* Called as qemu-img, check counts what qemu-img does. */
+static void leave_out_hidden(struct check_request *r, struct img_check *c)
+{
+    c->corruptions -= r->hidden;
+    r->hidden = 0;
+}
+
 /* Says what was repaired: the image is checked once more then. */
 static int repair(struct check_request *r, struct img *img, struct img_check *c,
                   struct img_error *err)
@@ -204,6 +224,7 @@ static int repair(struct check_request *r, struct img *img, struct img_check *c,
     struct img_repair_options o = {
         .what = r->repair, .undo_file = r->undo, .finding = tell, .opaque = r};
     int ret = img_repair(img, &o, c, err);
+    leave_out_hidden(r, c);
     r->leaks_fixed = c->leaks_fixed;
     r->corruptions_fixed = c->corruptions_fixed;
     if (ret < 0 || r->json || r->quiet || !(c->leaks_fixed || c->corruptions_fixed))
@@ -214,8 +235,17 @@ static int repair(struct check_request *r, struct img *img, struct img_check *c,
            "    %" PRIu64 " corruptions\n\n"
            "Double checking the fixed image now...\n",
            c->leaks_fixed, c->corruptions_fixed);
-    fflush(stdout);
+    if (!r->tool->as_qemu) /* qemu-img's findings come first where both streams are one */
+        fflush(stdout);
     return 0;
+}
+
+static int check(struct check_request *r, struct img *img, struct img_check *c,
+                 struct img_error *err)
+{
+    int ret = img_check(img, c, tell, r, err);
+    leave_out_hidden(r, c);
+    return ret;
 }
 
 static int check_image(struct check_request *r, struct img *img)
@@ -226,7 +256,7 @@ static int check_image(struct check_request *r, struct img *img)
     r->list_json.out = stdout;
     int ret = r->repair ? repair(r, img, &c, &err) : 0;
     if (!ret && (!r->repair || r->leaks_fixed || r->corruptions_fixed))
-        ret = img_check(img, &c, tell, r, &err);
+        ret = check(r, img, &c, &err);
     if (ret == -ECANCELED) {
         img_error_clear(&err);
         return NOT_COMPLETED;

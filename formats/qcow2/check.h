@@ -102,7 +102,12 @@ enum { CHECK_PIECE = 64 << 10 };
 
 /* The same, which QEMU does not see. */
 #define check_once(c, what, where, ...)                                                            \
-    ((c)->once++, (c)->report->result->unseen_by_qemu++, check_bad(c, what, where, __VA_ARGS__))
+    ((c)->once++, check_tell((c)->report,                                                          \
+                             &(struct check_subject){.kind = IMG_FINDING_##what,                   \
+                                                     .severity = IMG_SEVERITY_CORRUPTION,          \
+                                                     .host = (where),                              \
+                                                     .unseen = true},                              \
+                             __VA_ARGS__))
 
 /* Says what is behind findings that are counted already. */
 #define check_note(c, what, where, ...)                                                            \

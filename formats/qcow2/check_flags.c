@@ -75,14 +75,26 @@ static void tell_flag(struct check *c, uint64_t place, uint64_t guest, bool fix,
                    refcount);
 }
 
-static void check_entry(struct check *c, struct l2_table *t, uint64_t entry, uint64_t place,
-                        uint64_t guest)
+/* A misaligned place that a repair takes from a cluster without data: there is no flag then. */
+static bool loses_place(const struct check *c, const struct l2_table *t, uint64_t entry,
+                        uint64_t bitmap)
+{
+    const struct qcow2_geometry *g = &c->q->geometry;
+    bool data = g->extended_l2 ? (uint32_t)bitmap != 0 : !(entry & ENTRY_ZERO);
+    return t->fix && (c->fix & IMG_REPAIR_ERRORS) && !data &&
+           !is_aligned(entry & L2_OFFSET_MASK, g->cluster_size);
+}
+
+static void check_entry(struct check *c, struct l2_table *t, uint64_t entry, uint64_t bitmap,
+                        uint64_t place, uint64_t guest)
 {
     const struct qcow2_geometry *g = &c->q->geometry;
     uint64_t offset = entry & L2_OFFSET_MASK;
     bool one = true;
-    if ((entry & ENTRY_COMPRESSED) || (!offset && !(g->external_data && (entry & ENTRY_COPIED) &&
-                                                    (g->extended_l2 || !(entry & ENTRY_ZERO)))))
+    if ((entry & ENTRY_COMPRESSED) ||
+        (!offset && !(g->external_data && (entry & ENTRY_COPIED) &&
+                      (g->extended_l2 || !(entry & ENTRY_ZERO)))) ||
+        loses_place(c, t, entry, bitmap))
         return;
     if (!g->external_data && !check_is_one(c, offset, &one))
         return;
@@ -130,7 +142,8 @@ static int check_pieces(struct check *c, struct l2_table *t, uint64_t guest)
             uint64_t entry = load_be64(c->piece + byte);
             uint32_t row = entry ? good_row(c, c->piece + byte, n - i) : 1;
             if (!row)
-                check_entry(c, t, entry, t->offset + at + byte,
+                check_entry(c, t, entry, g->extended_l2 ? load_be64(c->piece + byte + 8) : 0,
+                            t->offset + at + byte,
                             guest + ((at / g->l2_entry_size + i) << g->cluster_bits));
             i += row ? row : 1;
         }

@@ -46,9 +46,11 @@ static void subject(const struct walk *w, enum img_finding_kind kind, struct che
 #define bad_once(w, what, ...)                                                                     \
     do {                                                                                           \
         if ((w)->times) {                                                                          \
+            struct check_subject subject_;                                                         \
+            subject((w), IMG_FINDING_##what, &subject_);                                           \
+            subject_.unseen = true;                                                                \
             (w)->c->once++;                                                                        \
-            (w)->c->report->result->unseen_by_qemu++;                                              \
-            bad((w), what, __VA_ARGS__);                                                           \
+            check_tell((w)->c->report, &subject_, __VA_ARGS__);                                    \
         }                                                                                          \
     } while (0)
 
@@ -177,6 +179,7 @@ static void idle_bit(struct walk *w, enum img_finding_kind kind, const char *tex
     struct check_subject s;
     bool fix = w->table->fix || may_fix(w);
     subject(w, kind, &s);
+    s.unseen = true;
     w->table->fix |= fix;
     c->fixes_errors |= fix;
     if (!w->times || (fix && c->again))
@@ -186,7 +189,6 @@ static void idle_bit(struct walk *w, enum img_finding_kind kind, const char *tex
         c->report->result->corruptions_fixed++;
     } else {
         c->once++;
-        c->report->result->unseen_by_qemu++;
     }
     check_tell(c->report, &s, "%s %s: l2_entry=%" PRIx64, fix ? "Repairing" : "ERROR", text, entry);
 }

@@ -197,9 +197,10 @@ int qcow2_read_extensions(struct qcow2 *q, struct img_error *err)
 static int name_features(const struct qcow2 *q, const struct extension *e, uint64_t *unknown,
                          FILE *out, const char **separator, struct img_error *err)
 {
-    struct ondisk_feature_name name;
-    for (uint32_t at = 0; e->length - at >= sizeof name; at += sizeof name) {
-        int ret = qcow2_read_head(q, &name, sizeof name, e->offset + at, err);
+    for (uint32_t at = 0; at < e->length; at += sizeof(struct ondisk_feature_name)) {
+        struct ondisk_feature_name name = {0}; /* the last one may be cut short */
+        size_t length = min_u64(sizeof name, e->length - at);
+        int ret = qcow2_read_head(q, &name, length, e->offset + at, err);
         if (ret < 0)
             return ret;
         if (!name.name[0])

@@ -113,7 +113,7 @@ static bool header_changes(const struct repair *r)
     const struct qcow2_header *a = &r->header, *b = &r->q->header;
     return a->snapshot_count != b->snapshot_count || a->snapshots_offset != b->snapshots_offset ||
            a->l1_offset != b->l1_offset || a->reftable_offset != b->reftable_offset ||
-           a->incompatible != b->incompatible;
+           a->incompatible != b->incompatible || a->autoclear != b->autoclear;
 }
 
 static void tell_header(struct repair *r)
@@ -249,11 +249,11 @@ static int apply(struct repair *r)
 
 static int repair(struct repair *r)
 {
+    /* what is not known must not outlive a writer, as QEMU has it */
+    r->header.autoclear &= AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW;
     int ret = plan(r);
     bool nothing = r->in_place && !header_changes(r) && !repair_has_tables(r) &&
                    !repair_has_refcounts(r);
-    if (!ret && !nothing) /* what is not known must not outlive a change */
-        r->header.autoclear &= AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW;
     if (!ret)
         ret = tell(r);
     if (!ret && !r->options->dry_run && (!nothing || r->options->undo_file))

@@ -61,6 +61,7 @@ void check_tell(struct check_report *r, const struct check_subject *s, const cha
 {
     char what[4096];
     check_count(r, s->severity, 1);
+    r->result->unseen_by_qemu += s->unseen && s->severity == IMG_SEVERITY_CORRUPTION;
     if (!check_tells(r))
         return;
     r->result->told++;
@@ -76,6 +77,7 @@ void check_tell(struct check_report *r, const struct check_subject *s, const cha
         .host_offset = s->host,
         .has_guest_offset = s->has_guest,
         .guest_offset = s->guest,
+        .unseen_by_qemu = s->unseen,
     };
     r->fn(r->opaque, &finding);
 }
