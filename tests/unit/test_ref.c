@@ -32,7 +32,7 @@ static void paths(void **state)
     expect_path("/a/b:c", NULL, "/a/b:c"); /* a colon after a slash is no protocol's */
     expect_path("./nbd:x", NULL, "./nbd:x");
     expect_path("file:a.qcow2", NULL, "a.qcow2");
-    expect_path("file:file:a", NULL, "file:a");
+    expect_path("file:file:a", NULL, "./file:a");
     expect_path("file:///a", NULL, "///a");
     expect_path("a,b=c", NULL, "a,b=c"); /* not a list */
 }
