@@ -21,8 +21,8 @@ struct check_subject {
 };
 
 /*
- * Counts a finding, also as unseen by QEMU where it is, and hands it on, unless too many have been handed on already: a file of a few
- * kilobytes can hold millions of errors.
+ * Counts a finding, also as unseen by QEMU where it is, and hands it on, unless too many have been
+ * handed on already: a file of a few kilobytes can hold millions of errors.
  */
 void check_tell(struct check_report *r, const struct check_subject *s, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

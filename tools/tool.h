@@ -37,8 +37,8 @@ void tool_warn(void *opaque, enum img_warning warning, const char *message);
 /* Sets what every open has in common. */
 void tool_open_options(struct tool *tool, struct img_open_options *options);
 
-/* The same for an image that is to be changed: from now on Ctrl-C and its like end a change cleanly,
- * and the command has to end with interrupt_die (interrupt.h). */
+/* The same for an image that is to be changed: from now on Ctrl-C and its like end a change
+ * cleanly, and the command has to end with interrupt_die (interrupt.h). */
 void tool_change_options(struct tool *tool, struct img_open_options *options);
 
 /*

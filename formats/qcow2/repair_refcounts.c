@@ -72,7 +72,8 @@ static void make_new(struct repair *r, uint64_t first)
     memset(r->new_piece, 0, (size_t)(n << order >> 3));
     for (uint64_t i = 0; i < n; i++) {
         uint64_t count = refs_get(&r->c->refs, first + i);
-        /* only leaks are repaired, and this is none; or nobody looked at what lies behind the end */
+        /* only leaks are repaired, and this is none; or nobody looked at what lies behind the end
+         */
         if (count > REFS_MAX || (!count && first + i >= r->c->clusters && !r->c->rebuild))
             count = refword_get(r->old_piece, i, order);
         if (count)

@@ -300,8 +300,7 @@ static void without_its_base(void **state)
     char want[600];
     uint8_t *buf = calloc(1, CLUSTER);
     img_close(create_overlay("over3", "base3", MIB, MIB, NULL));
-    struct img *img = open_path(test_path("over3"), "qcow2",
-                                IMG_OPEN_WRITE | IMG_OPEN_NO_BACKING);
+    struct img *img = open_path(test_path("over3"), "qcow2", IMG_OPEN_WRITE | IMG_OPEN_NO_BACKING);
     snprintf(want, sizeof want,
              "Error while writing offset 100 of '%s': What is at offset 0 is in the backing file, "
              "which was not opened",
