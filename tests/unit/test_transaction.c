@@ -228,7 +228,7 @@ static void a_refcount_below_zero_is_refused(void **state)
     struct img_error err = IMG_ERROR_INIT;
     struct img *img = create(1 << 20, NULL);
     struct transaction t;
-    uint64_t offset;
+    uint64_t offset = 0;
     if (tx_begin(&t, img->layers[0]->state, &err) < 0 || tx_allocate(&t, 1, &offset, &err) < 0 ||
         tx_release(&t, offset, 1, &err) < 0)
         fail_with(&err);
