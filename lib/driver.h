@@ -200,6 +200,17 @@ struct driver {
      * the format has no bitmaps. */
     int (*change_bitmap)(struct layer *l, const char *name, const struct bitmap_action *actions,
                          size_t count, size_t *failed, struct img_error *err);
+
+    /*
+     * Names another backing file (NULL: none) and its format (NULL: not stated) in a layer that was
+     * opened to be written, in one step; what the disk has is not touched. ONLY_CHECK: just says
+     * whether that can be done. -ENOSPC: the header has no room. NULL: this format names none.
+     */
+    int (*set_backing)(struct layer *l, const char *name, const char *format, bool only_check,
+                       struct img_error *err);
+    /* The layer's disk holds nothing any more, so that all of it is read from below; in one step.
+     * May be NULL. */
+    int (*make_empty)(struct layer *l, struct img_error *err);
 };
 
 /* All formats, raw last; ends with NULL. Defined by the formats (formats/drivers.c). */

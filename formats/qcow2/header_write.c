@@ -146,6 +146,19 @@ static int encode_new(const struct qcow2 *q, const struct qcow2_header *header,
                            "%" PRIu32 " bytes", q->geometry.cluster_size);
 }
 
+int qcow2_check_header(const struct qcow2 *q, const struct qcow2_header *header,
+                       const struct qcow2_header_parts *parts, struct img_error *err)
+{
+    uint8_t *before, *after = malloc(q->geometry.cluster_size);
+    int ret = after ? read_cluster(q, &before, err) : img_fail_nomem(err);
+    if (!ret) {
+        ret = encode_new(q, header, parts, before, after, err);
+        free(before);
+    }
+    free(after);
+    return ret;
+}
+
 /* BEFORE and AFTER differ in more than one sector. */
 static int write_in_steps(struct qcow2 *q, uint8_t *before, const uint8_t *after,
                           struct img_error *err)

@@ -11,6 +11,10 @@
 int qcow2_read_parts(const struct qcow2 *q, struct qcow2_header_parts *parts, uint8_t **cluster,
                      struct img_error *err);
 
+/* Would all of it have room? -ENOSPC: no. */
+int qcow2_check_header(const struct qcow2 *q, const struct qcow2_header *header,
+                       const struct qcow2_header_parts *parts, struct img_error *err);
+
 /*
  * Makes the header in the file say HEADER and, unless it is NULL, PARTS; all that was written
  * before has to be on disk. When it returns 0, the header is. At every instant the file has the old

@@ -1,6 +1,7 @@
 /* The qcow2 format: what the core asks of it. */
 #include "formats/qcow2/qcow2.h"
 #include "formats/qcow2/amend.h"
+#include "formats/qcow2/backing.h"
 #include "formats/qcow2/create.h"
 #include "formats/qcow2/ondisk.h"
 #include "formats/qcow2/snapshot_change.h"
@@ -329,4 +330,6 @@ const struct driver qcow2_driver = {
     .amend_options = qcow2_amend_options,
     .amend = qcow2_amend,
     .change_bitmap = qcow2_change_bitmap,
+    .set_backing = qcow2_set_backing,
+    .make_empty = qcow2_make_empty,
 };

@@ -216,7 +216,26 @@ static int shrink_disk(struct trial *t, struct img_error *err)
     return resize(t->img, (33 << 10) + 512, IMG_PREALLOCATION_OFF, err);
 }
 
+static int name_base(struct trial *t, struct img_error *err)
+{
+    struct layer *l = t->img->layers[0];
+    int ret = l->driver->set_backing(l, "some/base.img", "raw", true, err);
+    return ret < 0 ? ret : l->driver->set_backing(l, "some/base.img", "raw", false, err);
+}
+
+static int make_empty(struct trial *t, struct img_error *err)
+{
+    struct layer *l = t->img->layers[0];
+    return l->driver->make_empty(l, err);
+}
+
 static const struct change changes[] = {
+    {"another backing file's name", full, name_base, 0, NULL},
+    {"another backing file's name beside bitmaps", with_bitmaps, name_base, 0, NULL},
+    {"emptied", full, make_empty, 0, NULL},
+    {"emptied beside snapshots", shared, make_empty, 0, NULL},
+    {"emptied beside bitmaps", with_bitmaps, make_empty, 0, NULL},
+    {"emptied, version 2", version_2, make_empty, 0, NULL},
     {"resize", full, grow_disk, 0, NULL},
     {"resize beside snapshots", shared, grow_disk, 0, NULL},
     {"resize --preallocation", full, grow_preallocated, 0, NULL},
