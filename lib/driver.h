@@ -57,18 +57,6 @@ struct create_plan {
     enum preallocation data_preallocation;
 };
 
-/* How far a long job is, told to whoever started it. FN may be NULL. */
-struct progress_sink {
-    void (*fn)(void *opaque, uint64_t done, uint64_t total);
-    void *opaque;
-};
-
-static inline void progress_report(const struct progress_sink *p, uint64_t done, uint64_t total)
-{
-    if (p->fn)
-        p->fn(p->opaque, done, total);
-}
-
 /* Options of an image that are to change: those that are given. */
 struct amend_request {
     const struct option_set *options;

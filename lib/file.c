@@ -110,9 +110,9 @@ int file_flush(struct file *f, struct img_error *err)
     return ret < 0 ? img_fail_errno(err, -ret, "Could not flush '%s' to disk", f->name) : 0;
 }
 
-/* WHAT is prepended to the host's reason. */
+/* WHAT is prepended to the host's reason; SINK is told how far it is. */
 static int write_zeroes(struct file *f, host_off off, uint64_t len, const char *what,
-                        struct img_error *err)
+                        const struct progress_sink *sink, struct img_error *err)
 {
     for (uint64_t done = 0; done < len;) {
         int ret = stop_or_go(f, err);
@@ -123,13 +123,14 @@ static int write_zeroes(struct file *f, host_off off, uint64_t len, const char *
         if (ret < 0)
             return img_fail_errno(err, -ret, "%s", what);
         done += n;
+        progress_report(sink, "preallocate", done, len);
     }
     return 0;
 }
 
 int file_write_zeroes(struct file *f, host_off off, uint64_t len, struct img_error *err)
 {
-    return write_zeroes(f, off, len, "Could not write zeroes", err);
+    return write_zeroes(f, off, len, "Could not write zeroes", NULL, err);
 }
 
 int file_zero(struct file *f, host_off off, uint64_t len, struct img_error *err)
@@ -143,7 +144,7 @@ int file_zero(struct file *f, host_off off, uint64_t len, struct img_error *err)
     len = min_u64(len, size - off.v);
     ret = f->ops->zero(f, off, len);
     if (ret == -EOPNOTSUPP)
-        return write_zeroes(f, off, len, "Could not write zeroes", err);
+        return write_zeroes(f, off, len, "Could not write zeroes", NULL, err);
     return ret < 0 ? img_fail_errno(err, -ret, "Could not write zeroes") : 0;
 }
 
@@ -154,7 +155,7 @@ int file_zero_keep(struct file *f, host_off off, uint64_t len, struct img_error 
         return ret;
     ret = f->ops->allocate(f, off, len);
     if (ret == -EOPNOTSUPP)
-        return write_zeroes(f, off, len, "Could not write zeroes", err);
+        return write_zeroes(f, off, len, "Could not write zeroes", NULL, err);
     return ret < 0 ? img_fail_errno(err, -ret, "Could not write zeroes") : 0;
 }
 
@@ -170,9 +171,10 @@ static int allocate(struct file *f, uint64_t from, uint64_t to, struct img_error
         n = min_u64(to - at, step);
         ret = f->ops->allocate(f, host(at), n);
         if (ret == -EOPNOTSUPP)
-            return write_zeroes(f, host(at), to - at, failed, err);
+            return write_zeroes(f, host(at), to - at, failed, f->progress, err);
         if (ret < 0)
             return img_fail_errno(err, -ret, "%s", failed);
+        progress_report(f->progress, "preallocate", at + n - from, to - from);
     }
     return 0;
 }
@@ -184,11 +186,13 @@ int file_extend(struct file *f, uint64_t from, uint64_t to, enum preallocation m
     int ret = file_size(f, &size, err);
     if (!ret && size < to)
         ret = file_truncate(f, to, err);
+    if (!ret && from < to && (mode == PREALLOC_FALLOC || mode == PREALLOC_FULL))
+        progress_report(f->progress, "preallocate", 0, to - from);
     if (!ret && mode == PREALLOC_FALLOC)
         ret = allocate(f, from, to, err);
     if (!ret && mode == PREALLOC_FULL)
         ret = write_zeroes(f, host(from), to - from, "Could not write zeros for preallocation",
-                           err);
+                           f->progress, err);
     return ret;
 }
 

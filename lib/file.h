@@ -62,6 +62,19 @@ struct cancel {
     void *opaque;
 };
 
+/* How far a long job is, told to whoever started it. FN may be NULL. */
+struct progress_sink {
+    img_progress fn;
+    void *opaque;
+};
+
+static inline void progress_report(const struct progress_sink *p, const char *phase, uint64_t done,
+                                   uint64_t total)
+{
+    if (p && p->fn)
+        p->fn(p->opaque, phase, done, total);
+}
+
 struct file {
     const struct file_ops *ops;
     char *name; /* as the user or the overlay named it, resolved */
@@ -69,8 +82,9 @@ struct file {
     int fd; /* file_posix only; elsewhere -1 */
     const void *mem;
     size_t mem_size;
-    bool device;                 /* its length is what it is */
-    const struct cancel *cancel; /* NULL: nobody asks */
+    bool device;                          /* its length is what it is */
+    const struct cancel *cancel;          /* NULL: nobody asks */
+    const struct progress_sink *progress; /* told how far file_extend is; NULL: nobody listens */
 };
 
 int file_open_posix(struct file **out, const char *path, bool writable, struct img_error *err);
@@ -138,6 +152,7 @@ struct new_file_options {
     bool nocow;                /* no copy-on-write on btrfs, where that can be had */
     uint64_t extent_size_hint; /* XFS's allocation unit; 0: none */
     const struct cancel *cancel;
+    const struct progress_sink *progress;
 };
 
 struct new_file {

@@ -232,6 +232,7 @@ int new_file_open(struct new_file **out, const char *name, const struct new_file
         return ret;
     }
     n->file->cancel = options->cancel;
+    n->file->progress = options->progress;
     *out = n;
     return 0;
 }

@@ -67,6 +67,14 @@ IMG_API const char *img_version(void);
  */
 IMG_API int img_parse_size(const char *text, uint64_t *size);
 
+/*
+ * How far a long job is, told now and then: DONE of TOTAL bytes over the whole job; TOTAL may be a
+ * guess that changes on the way. PHASE is a word for what is being done, such as "copy": a
+ * constant, the same in every version. The first call has DONE = 0, and the last one, if the job
+ * succeeds, DONE = TOTAL. Never called by two threads at once.
+ */
+typedef void (*img_progress)(void *opaque, const char *phase, uint64_t done, uint64_t total);
+
 /* ---- opening ------------------------------------------------------------------------------ */
 
 /* An open image with its whole backing chain. Opaque. */
@@ -759,6 +767,7 @@ struct img_create_options {
     void (*announce)(void *opaque, const char *summary);
     /* Asked now and then; when it is true, the call fails with -ECANCELED. May be NULL. */
     bool (*cancelled)(void *opaque);
+    img_progress progress; /* phases "preallocate", "create". May be NULL. */
     void *opaque;
 };
 
@@ -861,9 +870,8 @@ IMG_API int img_snapshot_delete(struct img *img, const char *name, struct img_er
 struct img_amend_options {
     /* "NAME=VALUE,..."; a comma in a value is doubled. img_amend_help lists the names. */
     const char *options;
-    bool force; /* as QEMU has it, for the keys of encrypted images; of no effect */
-    /* Told now and then how far it is: first 0, last DONE = TOTAL. May be NULL. */
-    void (*progress)(void *opaque, uint64_t done, uint64_t total);
+    bool force;            /* as QEMU has it, for the keys of encrypted images; of no effect */
+    img_progress progress; /* phase "amend": bytes of tables. May be NULL. */
     void *opaque;
 };
 
@@ -1020,6 +1028,8 @@ enum img_resize_flags {
 struct img_resize_options {
     enum img_preallocation preallocation; /* of the part by which the disk grows */
     unsigned flags;                       /* enum img_resize_flags, or-ed */
+    img_progress progress;                /* phases "preallocate", "resize". May be NULL. */
+    void *opaque;
 };
 
 /*

@@ -15,7 +15,7 @@ struct amend_request {
     struct img_open_options open;
     struct img_amend_options amend;
     const char *cache;
-    bool quiet, show_progress;
+    bool quiet;
     char *options; /* of all -o together */
     struct progress progress;
 };
@@ -31,20 +31,15 @@ static int print_options(const struct amend_request *r, const char *format)
     return 0;
 }
 
-static void update(void *opaque, uint64_t done, uint64_t total)
-{
-    struct amend_request *r = opaque;
-    progress_update(&r->progress, done, total);
-}
-
 static int amend(struct amend_request *r, struct img *img)
 {
     struct img_error err = IMG_ERROR_INIT;
     r->amend.options = r->options;
-    r->amend.progress = update;
-    r->amend.opaque = r;
+    r->amend.progress = progress_update;
+    r->amend.opaque = &r->progress;
     if (img_amend(img, &r->amend, &err) == 0)
         return 0;
+    progress_give_up(&r->progress);
     interrupt_die();
     return tool_report(r->tool, &err);
 }
@@ -88,7 +83,7 @@ static int parse(struct amend_request *r, int argc, char **argv)
         {"options", required_argument, 0, 'o'},
         {"cache", required_argument, 0, 't'},
         {"force", no_argument, 0, FORCE},
-        {"progress", no_argument, 0, 'p'},
+        PROGRESS_OPTION,
         {"quiet", no_argument, 0, 'q'},
         {0, 0, 0, 0},
     };
@@ -108,7 +103,8 @@ static int parse(struct amend_request *r, int argc, char **argv)
             r->amend.force = true;
             break;
         case 'p':
-            r->show_progress = true;
+            if (progress_option(r->tool, &r->progress, optarg))
+                return 1;
             break;
         case 'q':
             r->quiet = true;
@@ -117,9 +113,10 @@ static int parse(struct amend_request *r, int argc, char **argv)
     }
     if (!r->options)
         return tool_usage_error(r->tool, "Must specify options (-o)");
-    progress_start(&r->progress, r->show_progress && !r->quiet ? PROGRESS_TEXT : PROGRESS_QUIET);
+    if (progress_start(r->tool, &r->progress, r->quiet))
+        return 1;
     code = take_arguments(r, argc, argv);
-    progress_end(&r->progress);
+    progress_end(&r->progress, code);
     return code;
 }
 

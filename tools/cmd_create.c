@@ -3,6 +3,7 @@
 #include "interrupt.h"
 #include "option_list.h"
 #include "output.h"
+#include "progress.h"
 #include "tool.h"
 
 #include <stdio.h>
@@ -15,7 +16,14 @@ struct create_request {
     struct img_create_options create;
     bool quiet;
     char *options; /* of all -o together */
+    struct progress progress;
 };
+
+static void update(void *opaque, const char *phase, uint64_t done, uint64_t total)
+{
+    struct create_request *r = opaque;
+    progress_update(&r->progress, phase, done, total);
+}
 
 static void announce(void *opaque, const char *summary)
 {
@@ -52,9 +60,14 @@ static int run(struct create_request *r)
     r->create.options = r->options;
     r->create.announce = announce;
     r->create.cancelled = interrupt_wanted;
+    r->create.progress = update;
     r->create.opaque = r;
     interrupt_watch();
-    if (img_create(r->filename, &r->create, &err) == 0)
+    if (progress_start(r->tool, &r->progress, r->quiet))
+        return 1;
+    int ret = img_create(r->filename, &r->create, &err);
+    progress_end(&r->progress, ret);
+    if (!ret)
         return 0;
     interrupt_die();
     return tool_report(r->tool, &err);
@@ -86,10 +99,11 @@ static int parse(struct create_request *r, int argc, char **argv)
         {"backing-unsafe", no_argument, 0, 'u'},
         {"quiet", no_argument, 0, 'q'},
         {"object", required_argument, 0, OBJECT},
+        PROGRESS_OPTION,
         {0, 0, 0, 0},
     };
     int c, code;
-    while ((c = tool_getopt(r->tool, argc, argv, "hf:o:b:F:uq", options, &code)) != -1) {
+    while ((c = tool_getopt(r->tool, argc, argv, "hf:o:b:F:uqp", options, &code)) != -1) {
         switch (c) {
         case TOOL_STOP:
             return code;
@@ -111,6 +125,10 @@ static int parse(struct create_request *r, int argc, char **argv)
             break;
         case 'q':
             r->quiet = true;
+            break;
+        case 'p':
+            if (progress_option(r->tool, &r->progress, optarg))
+                return 1;
             break;
         case OBJECT: /* a secret: images with a key cannot be made */
             break;

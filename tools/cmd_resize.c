@@ -1,6 +1,7 @@
 /* imgtool resize: gives a disk another size. */
 #include "commands.h"
 #include "interrupt.h"
+#include "progress.h"
 #include "source.h"
 
 #include <ctype.h>
@@ -14,6 +15,7 @@ struct resize_request {
     const char *filename, *size;
     struct img_resize_options resize;
     bool quiet;
+    struct progress progress;
 };
 
 /* What SIZE says: a number, and whether it is one to add (1), to take away (-1) or the size (0). */
@@ -61,7 +63,13 @@ static int resize(struct resize_request *r, struct img *img, int relative, uint6
     bool allowed = r->resize.flags & IMG_RESIZE_SHRINK;
     if (size && size < now && !allowed && r->resize.preallocation == IMG_PREALLOCATION_OFF)
         return refuse_to_shrink(r);
-    if (img_resize(img, size, &r->resize, &err) < 0) {
+    if (progress_start(r->tool, &r->progress, r->quiet))
+        return 1;
+    r->resize.progress = progress_update;
+    r->resize.opaque = &r->progress;
+    int ret = img_resize(img, size, &r->resize, &err);
+    progress_end(&r->progress, ret);
+    if (ret < 0) {
         int code = err.code;
         if (code == ECANCELED)
             img_error_clear(&err);
@@ -149,12 +157,13 @@ int cmd_resize(struct tool *tool, int argc, char **argv)
         {"preallocation", required_argument, 0, PREALLOCATION},
         {"shrink", no_argument, 0, SHRINK},
         {"quiet", no_argument, 0, 'q'},
+        PROGRESS_OPTION,
         {"object", required_argument, 0, SOURCE_OBJECT},
         {0, 0, 0, 0},
     };
     struct resize_request r = {.tool = tool};
     int c, code;
-    while ((c = tool_getopt(tool, argc, argv, "-hf:q", options, &code)) != -1) {
+    while ((c = tool_getopt(tool, argc, argv, "-hf:qp", options, &code)) != -1) {
         switch (c) {
         case TOOL_STOP:
             return code;
@@ -176,6 +185,10 @@ int cmd_resize(struct tool *tool, int argc, char **argv)
             break;
         case PREALLOCATION:
             if (parse_preallocation(&r, optarg))
+                return 1;
+            break;
+        case 'p':
+            if (progress_option(tool, &r.progress, optarg))
                 return 1;
             break;
         default: /* --object: nothing is encrypted that could be resized */

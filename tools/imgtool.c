@@ -1,5 +1,6 @@
 /* The command table, and finding the command that is wanted. */
 #include "commands.h"
+#include "progress.h"
 #include "tool.h"
 
 #include <stdio.h>
@@ -47,8 +48,7 @@ const struct command commands[] = {
      "[-f FMT | --image-opts] [-t CACHE] [--force] [-p] [-q]\n"
      "        [--object OBJDEF] -o OPTIONS FILENAME\n\nArguments:\n"
      "  -h, --help\n     print this help and exit\n"
-     "  -q, --quiet\n     show no progress\n"
-     "  -p, --progress\n     show how far it is (without it, SIGUSR1 asks for that)\n"
+     "  -q, --quiet\n     show no progress\n" PROGRESS_HELP
      "  -f, --format FMT\n     the format of FILENAME, instead of looking at it\n"
      "  --image-opts\n     FILENAME is a list of options (driver=qcow2,file.filename=...), not a "
      "file name\n"
@@ -89,9 +89,9 @@ const struct command commands[] = {
      "with this format\n",
      cmd_check},
     {"create", "Create and format new image file",
-     "[-f FMT] [-o OPTIONS] [-b BACKING [-F FMT]] [-u] [-q] FILENAME [SIZE]\n\nArguments:\n"
+     "[-f FMT] [-o OPTIONS] [-b BACKING [-F FMT]] [-u] [-p] [-q] FILENAME [SIZE]\n\nArguments:\n"
      "  -h, --help\n     print this help and exit\n"
-     "  -q, --quiet\n     print nothing but errors\n"
+     "  -q, --quiet\n     print nothing but errors\n" PROGRESS_HELP
      "  -f, --format FMT\n     the format of the new image (default raw)\n"
      "  -o, --options OPTIONS\n     NAME=VALUE,... of the format; '-o help' lists them\n"
      "  -b, --backing BACKING\n     a file below the new image, as the image will name it\n"
@@ -115,9 +115,9 @@ const struct command commands[] = {
      cmd_map},
     {"resize", "Resize the image to the new size",
      "[-f FMT | --image-opts] [--preallocation PREALLOC] [--shrink]\n"
-     "        [--object OBJECTDEF] [-q] FILENAME [+-]SIZE\n\nArguments:\n"
+     "        [--object OBJECTDEF] [-p] [-q] FILENAME [+-]SIZE\n\nArguments:\n"
      "  -h, --help\n     print this help and exit\n"
-     "  -q, --quiet\n     print nothing but errors\n"
+     "  -q, --quiet\n     print nothing but errors\n" PROGRESS_HELP
      "  -f, --format FMT\n     the format of FILENAME, instead of looking at it\n"
      "  --image-opts\n"
      "     FILENAME is a list of options (driver=qcow2,file.filename=...), not a file name\n"

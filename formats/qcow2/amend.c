@@ -54,7 +54,8 @@ void amend_progress_report(void *opaque, uint64_t done, uint64_t work)
     p->work = work;
     uint64_t known = p->work_finished + work;
     uint64_t guessed = known * (p->jobs - p->finished - 1) / (p->finished + 1);
-    progress_report(p->sink, p->work_finished + done, known + guessed);
+    progress_report(p->sink, "amend", (p->work_finished + done) * p->unit,
+                    (known + guessed) * p->unit);
 }
 
 /* ---- what is asked for --------------------------------------------------------------------- */
@@ -130,6 +131,7 @@ static int read_options(struct amendment *a, struct img_error *err)
     if (!ret)
         ret = read_refcounts(a, err);
     a->progress.sink = &a->request->progress;
+    a->progress.unit = a->q->geometry.cluster_size;
     a->progress.jobs = (a->version != a->old_version) + (a->order != a->q->header.refcount_order);
     return ret;
 }

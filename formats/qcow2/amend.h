@@ -14,6 +14,7 @@ int qcow2_amend(struct layer *l, const struct amend_request *request, struct img
  */
 struct amend_progress {
     const struct progress_sink *sink;
+    uint64_t unit; /* bytes that a step goes over: a table */
     unsigned jobs, finished;
     uint64_t work_finished; /* of the finished jobs */
     uint64_t work;          /* of this one */

@@ -40,14 +40,29 @@ static int resize(void *opaque, uint64_t size, struct img_error *err)
     return img_resize(opaque, size, &options, err);
 }
 
+/* Remembers what the whole was last said to be, so that the end can be told. */
+struct watch {
+    const struct img_amend_options *given;
+    uint64_t total;
+};
+
+static void watch(void *opaque, const char *phase, uint64_t done, uint64_t total)
+{
+    struct watch *w = opaque;
+    w->total = total;
+    if (w->given->progress)
+        w->given->progress(w->given->opaque, phase, done, total);
+}
+
 int img_amend(struct img *img, const struct img_amend_options *given, struct img_error *err)
 {
+    struct watch w = {given, 1};
     struct layer *l = img->layers[0];
     struct option_set options;
     struct amend_request request = {
         .options = &options,
         .backed = img->depth > 1,
-        .progress = {given->progress, given->opaque},
+        .progress = {watch, &w},
         .resize = resize,
         .opaque = img,
     };
@@ -57,11 +72,12 @@ int img_amend(struct img *img, const struct img_amend_options *given, struct img
     options_init(&options, l->driver->amend_options, NULL);
     ret = read_options(&options, l->driver, given->options, err);
     if (!ret) {
-        progress_report(&request.progress, 0, 1);
+        progress_report(&request.progress, "amend", 0, w.total);
         ret = layer_settle(l, err);
         if (!ret)
             ret = l->driver->amend(l, &request, err);
-        progress_report(&request.progress, 1, 1);
+        if (!ret)
+            progress_report(&request.progress, "amend", w.total, w.total);
     }
     options_clear(&options);
     return ret;

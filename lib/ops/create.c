@@ -33,6 +33,7 @@ struct creation {
     struct option_set options;
     struct create_plan plan;
     struct cancel cancel;
+    struct progress_sink progress;
     struct file_identity *chain; /* the files that the new image will read; not to be replaced */
     size_t chain_count;
     struct new_file *image, *data;
@@ -235,6 +236,7 @@ static int open_new(struct creation *c, struct new_file **out, const char *path,
         .nocow = options_on(&c->options, "nocow"),
         .extent_size_hint = options_number(&c->options, "extent_size_hint", DEFAULT_EXTENT_SIZE),
         .cancel = c->given->cancelled ? &c->cancel : NULL,
+        .progress = &c->progress,
     };
     int ret = new_file_open(out, path, &options, err);
     return ret < 0 ? ret : check_not_in_chain(c, *out, err);
@@ -293,6 +295,12 @@ static int explain_size(const struct creation *c, struct img_error *err)
                     hint);
 }
 
+/* What was written or reserved beforehand, in one of the files. */
+static uint64_t preallocated(const struct creation *c)
+{
+    return c->plan.data_file ? c->plan.data_size : c->plan.file_length;
+}
+
 int img_create(const char *filename, const struct img_create_options *given, struct img_error *err)
 {
     struct creation c = {
@@ -300,6 +308,7 @@ int img_create(const char *filename, const struct img_create_options *given, str
         .format = given->format ? given->format : "raw",
         .given = given,
         .cancel = {given->cancelled, given->opaque},
+        .progress = {given->progress, given->opaque},
     };
     int ret = read_options(&c, err);
     if (!ret)
@@ -310,6 +319,8 @@ int img_create(const char *filename, const struct img_create_options *given, str
         ret = write_files(&c, err);
     if (!ret)
         ret = publish(&c, err);
+    if (!ret)
+        progress_report(&c.progress, "create", preallocated(&c), preallocated(&c));
     if (ret == -EFBIG)
         ret = explain_size(&c, err);
     new_file_close(c.data);

@@ -55,6 +55,9 @@ int img_resize(struct img *img, uint64_t size, const struct img_resize_options *
         ret = layer_settle(img->layers[0], err);
     if (ret < 0)
         return ret;
+    struct layer *top = img->layers[0];
+    struct progress_sink sink = {o.progress, o.opaque};
+    uint64_t grown = size > top->size ? size - top->size : 0;
     struct resize_request r = {
         .size = size,
         .preallocation = (enum preallocation)o.preallocation,
@@ -62,5 +65,14 @@ int img_resize(struct img *img, uint64_t size, const struct img_resize_options *
         .read = read_disk,
         .opaque = img,
     };
-    return img->layers[0]->driver->resize(img->layers[0], &r, err);
+    top->file->progress = &sink;
+    if (top->data_file)
+        top->data_file->progress = &sink;
+    ret = top->driver->resize(top, &r, err);
+    top->file->progress = NULL;
+    if (top->data_file)
+        top->data_file->progress = NULL;
+    if (!ret)
+        progress_report(&sink, "resize", grown, grown);
+    return ret;
 }

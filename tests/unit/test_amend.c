@@ -174,8 +174,9 @@ struct steps {
     bool over;
 };
 
-static void hear(void *opaque, uint64_t done, uint64_t total)
+static void hear(void *opaque, const char *phase, uint64_t done, uint64_t total)
 {
+    assert_string_equal(phase, "amend");
     struct steps *s = opaque;
     assert_true(done <= total && total > 0);
     s->last_done = done;

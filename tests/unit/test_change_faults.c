@@ -196,7 +196,7 @@ static int several_actions(struct trial *t, struct img_error *err)
 static int resize(struct img *img, uint64_t size, enum img_preallocation mode,
                   struct img_error *err)
 {
-    struct img_resize_options o = {mode, IMG_RESIZE_SHRINK};
+    struct img_resize_options o = {.preallocation = mode, .flags = IMG_RESIZE_SHRINK};
     return img_resize(img, size, &o, err);
 }
 
