@@ -3,8 +3,9 @@
  * every call, then all states that a failure can leave (states.h) are judged (judge.h).
  *
  *   crash [--states N] [--seed N] [--only WORDS] [--qemu-rows] [--no-qemu] [-v] [GROUP...]
- *   crash [...] --drop [GROUP...]      the same with each flush left out in turn: it must be found
- * out
+ *   crash [...] --drop [GROUP...]   the same with each flush left out in turn: it must be found out
+ *   crash --list [GROUP...]         the subjects and their numbers; --subject N takes that one
+ * alone
  *
  * --first ends the run with the first failure.
  * Without a GROUP, all but "wrong". The groups are the files subjects_GROUP.c. Environment:
@@ -40,8 +41,12 @@ static const struct subject *find_group(const char *name)
 
 static void run_group(struct report *r, const struct subject *s)
 {
-    for (; s->command; s++)
-        report_subject(r, s);
+    const struct settings *o = r->settings;
+    for (; s->command; s++, r->number++)
+        if (o->list)
+            printf("%lu %s (%s)\n", r->number, s->command, s->image);
+        else if (o->subject < 0 || (unsigned long)o->subject == r->number)
+            report_subject(r, s);
 }
 
 static uint64_t number_of(const char *text, const char *what)
@@ -60,6 +65,7 @@ static void read_environment(struct settings *o)
     o->seed = seed && *seed ? number_of(seed, "SEED") : (uint64_t)time(NULL);
     o->states = states && *states ? number_of(states, "CRASH_STATES") : 1000;
     o->use_qemu = true;
+    o->subject = -1;
 }
 
 int main(int argc, char **argv)
@@ -75,6 +81,10 @@ int main(int argc, char **argv)
             o.seed = number_of(argv[++i], "--seed");
         else if (!strcmp(argv[i], "--only") && more)
             o.only = argv[++i];
+        else if (!strcmp(argv[i], "--subject") && more)
+            o.subject = (long)number_of(argv[++i], "--subject");
+        else if (!strcmp(argv[i], "--list"))
+            o.list = true;
         else if (!strcmp(argv[i], "--qemu-rows"))
             o.qemu_rows = true;
         else if (!strcmp(argv[i], "--no-qemu"))
@@ -90,17 +100,17 @@ int main(int argc, char **argv)
     }
     if (i < argc && argv[i][0] == '-') {
         fputs("usage: crash [--states N] [--seed N] [--only WORDS] [--qemu-rows] [--no-qemu]\n"
-              "             [--drop] [--first] [-v] [GROUP...]\n",
+              "             [--drop] [--first] [--subject N] [--list] [-v] [GROUP...]\n",
               stderr);
         return 2;
     }
-    printf("SEED=%" PRIu64 " CRASH_STATES=%zu\n", o.seed, o.states);
+    if (!o.list)
+        printf("SEED=%" PRIu64 " CRASH_STATES=%zu\n", o.seed, o.states);
     struct report r = {.settings = &o};
     for (const struct group *g = groups; i == argc && g; g = g->next)
         if (strcmp(g->name, "wrong") != 0)
             run_group(&r, g->subjects);
     for (; i < argc; i++)
         run_group(&r, find_group(argv[i]));
-    bool good = report_end(&r);
-    return good ? 0 : 1;
+    return o.list || report_end(&r) ? 0 : 1;
 }

@@ -9,7 +9,9 @@ struct settings {
     size_t states;    /* a subject, about */
     const char *only; /* subjects whose command or image has these words */
     bool use_qemu, qemu_rows, drop, verbose;
-    bool first; /* one failure is enough */
+    bool first;   /* one failure is enough */
+    bool list;    /* only say which subjects there are */
+    long subject; /* this one alone; -1: all */
 };
 
 struct tally {
@@ -33,6 +35,7 @@ struct report {
     struct row *rows;
     size_t count;
     unsigned failures;
+    unsigned long number; /* of the subject at hand */
 };
 
 void report_subject(struct report *r, const struct subject *s);
