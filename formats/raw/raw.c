@@ -217,11 +217,13 @@ static int raw_resize(struct layer *l, const struct resize_request *r, struct im
         ret = check_resize(l, r, before, err);
     if (ret < 0)
         return ret;
-    if (r->preallocation == PREALLOC_OFF) {
+    bool in_pieces = r->preallocation == PREALLOC_FULL; /* of which any could be lost */
+    if (r->preallocation == PREALLOC_OFF || in_pieces)
         ret = file_truncate(f, after, err);
-    } else {
+    if (!ret && in_pieces)
+        ret = file_flush(f, err);
+    if (!ret && r->preallocation != PREALLOC_OFF)
         ret = file_extend(f, before, after, r->preallocation, err);
-    }
     if (!ret)
         ret = file_flush(f, err);
     if (!ret)
