@@ -373,7 +373,11 @@ static int check_length(struct undo *u)
     return ret;
 }
 
-/* The first sector leads to all else, so it comes first: what it led to before is still there. */
+/*
+ * The first sector leads to all else, so it comes first: what it led to before is still there. In
+ * what order the rest comes to disk is all the same, the end of the file included: nothing of the
+ * old image lies behind its end, and what failed can be done again.
+ */
 static int put_back(struct undo *u)
 {
     u->change = u->head = true;
@@ -383,14 +387,9 @@ static int put_back(struct undo *u)
     u->head = false;
     if (!ret)
         ret = each_record(u);
-    if (!ret)
-        ret = file_flush(u->image, u->err);
-    if (!ret && !u->image->device && u->image_size > u->old_size) {
+    if (!ret && !u->image->device && u->image_size > u->old_size)
         ret = file_truncate(u->image, u->old_size, u->err);
-        if (!ret)
-            ret = file_flush(u->image, u->err);
-    }
-    return ret;
+    return ret < 0 ? ret : file_flush(u->image, u->err);
 }
 
 int undo_apply(struct file *undo, struct file *image, struct img_undone *result,
