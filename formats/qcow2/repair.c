@@ -7,7 +7,11 @@
  *
  *   refcounts that only go down, or no more than one sector: in place. A sector is written whole or
  *   not at all, and each that is written leaves an image with fewer leaks than before. So it is,
- *   too, where the file cannot grow (see below), which every sector leaves less wrong than it was.
+ *   too, where the file cannot grow (see below): then a flag can come to disk before its refcount
+ *   or behind it. A check counts each such pair, but whichever of the two is new, no writer does
+ *   more harm than before: where a refcount was too high, the cluster has one user, who may write
+ *   into it or leave it; where it was too low, the cluster is in danger until both are right. So
+ *   there is no order to keep.
  *
  *   anything else: the tables and refcount blocks that change are written elsewhere, into clusters
  *   that nothing references and whose refcount is 0, or behind the end of the file; then the first
@@ -165,8 +169,6 @@ static int write_contents(struct repair *r)
     if (r->in_place) {
         ret = repair_refcounts_in_place(r, false, &sectors);
         r->old_at = 0;
-        if (!ret && sectors) /* a flag follows from a refcount */
-            ret = file_flush(r->q->file, r->err);
         if (!ret)
             ret = repair_tables_in_place(r, false, &sectors);
     } else {
