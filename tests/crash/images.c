@@ -1,6 +1,7 @@
 /*
  * The images that runs start on: small, so that thousands of their states can be looked at, and
- * together with everything that a qcow2 image can have. QEMU's own programs make them.
+ * together with everything that a qcow2 image can have. QEMU's own programs make them. Each script
+ * makes image.qcow2, which is a raw image where the name begins with "raw disk".
  */
 #include "subjects.h"
 
@@ -13,6 +14,7 @@
 #define RAW(commands)         "$QEMU_IO -f raw " commands " image.qcow2 >>io.log\n"
 #define SNAPSHOT(name)        "$QEMU_IMG snapshot -c " name " image.qcow2\n"
 #define BITMAP(options)       "$QEMU_IMG bitmap " options "\n"
+#define UNDO(what)            "$IMGTOOL check -q -r " what " --undo undo image.qcow2 2>>io.log\n"
 #define BASE(size)                                                                                 \
     "$QEMU_IMG create -q -f raw base.raw " size "\n"                                               \
     "$QEMU_IO -f raw -c 'write -P 0xb1 0 40k' -c 'write -P 0xb2 60k 40k' base.raw >>io.log\n"
@@ -20,6 +22,9 @@
 static const struct recipe {
     const char *name, *script;
 } recipes[] = {
+    {"raw disk",
+     "$QEMU_IMG create -q -f raw image.qcow2 128k\n" RAW("-c 'write -P 1 0 30k' -c 'write -P 3 70k "
+                                                         "20k'")},
     /* tables of 64 entries, several refcount blocks, tables shared with two snapshots */
     {"512-byte clusters, 2 snapshots",
      CREATE("cluster_size=512",
@@ -78,6 +83,15 @@ static const struct recipe {
                                                           "200k\n"
                                                           "$QEMU_IO -f raw -c 'write -P 4 101k "
                                                           "99k' data.raw >>io.log\n"},
+    {"raw data file",
+     "$QEMU_IMG create -q -f qcow2 -o cluster_size=4k,data_file=data.raw,data_file_raw=on "
+     "image.qcow2 256k\n" IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")},
+    {"unknown autoclear bit",
+     CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")
+         RAW("-c 'write -P 4 95 1'")},
+    /* the refcount table names blocks for 2 MiB, which the next clusters go beyond */
+    {"short refcount table",
+     CREATE("cluster_size=512,refcount_bits=64", "2200k") IO("-c 'write -P 1 0 1890k'")},
     {"no file", ""},
     {"plain, 4 KiB clusters",
      CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")},
@@ -131,15 +145,22 @@ static const struct recipe {
     /* moved tables, and refcounts that went down in place */
     {"repaired, with its undo file",
      CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")
-         RAW("-c 'write -P 0 0x200b 1' -c 'write -P 0 0x200f 5'") "rm -f undo\n"
-                                                                  "$IMGTOOL check -q -r all --undo "
-                                                                  "undo image.qcow2 2>>io.log\n"},
+         RAW("-c 'write -P 0 0x200b 1' -c 'write -P 0 0x200f 5'") UNDO("all")},
+    /* tables moved into clusters that a snapshot has left */
+    {"repaired into free clusters, with its undo file",
+     CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")
+         SNAPSHOT("first")
+             IO("-c 'write -P 4 0 24k'") "$QEMU_IMG snapshot -d first image.qcow2\n" RAW(
+                 "-c 'write -P 0 0x2017 1' -c 'write -P 0 0x2019 1'") UNDO("all")},
     {"leaks repaired, with their undo file",
      CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")
-         RAW("-c 'write -P 2 0x200b 1' -c 'write -P 2 0x200f 1'") "rm -f undo\n"
-                                                                  "$IMGTOOL check -q -r leaks "
-                                                                  "--undo undo image.qcow2 "
-                                                                  "2>>io.log\n"},
+         RAW("-c 'write -P 2 0x200b 1' -c 'write -P 2 0x200f 1'") UNDO("leaks")},
+    /* the same with an entry that refers to what lies behind the end: the file must not grow */
+    {"leaks of clusters in use, no room",
+     CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")
+         RAW("-c 'write -P 2 0x200b 1' -c 'write -P 0 0x4000 1' -c 'write -P 2 0x200f 1' "
+             "-c 'write -P 0 0x4010 1' -c 'write -P 0x80 0x40a0 1' -c 'write -P 0x10 0x40a5 1' -c "
+             "'write -P 1 0x40a7 1'")},
     {"wrong flags, snapshot",
      CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k'") SNAPSHOT("first")
          IO("-c 'write -P 3 4k 8k'") RAW("-c 'write -P 2 0x2001 1' -c 'write -P 1 0x200b 3'")},
@@ -161,13 +182,14 @@ static const struct recipe *find(const char *name)
 
 void scene_make(struct scene *s, const char *name)
 {
-    *s = (struct scene){0};
-    if (!run_script("rm -f image.qcow2 data.raw base.raw io.log\n") ||
-        !run_script(find(name)->script) ||
-        (*find(name)->script && !read_work_file(&s->disks[0], "image.qcow2"))) {
+    const struct recipe *r = find(name);
+    *s = (struct scene){.format = strncmp(name, "raw disk", 8) ? "qcow2" : "raw"};
+    if (!run_script("rm -f image.qcow2 data.raw base.raw undo io.log\n") ||
+        !run_script(r->script) || (*r->script && !read_work_file(&s->disks[0], "image.qcow2"))) {
         fprintf(stderr, "crash: cannot make the image '%s'\n", name);
         exit(1);
     }
     s->files = read_work_file(&s->disks[1], "data.raw") ? 2 : 1;
     read_work_file(&s->base, "base.raw");
+    read_work_file(&s->undo, "undo");
 }

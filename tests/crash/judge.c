@@ -72,7 +72,7 @@ static int find_damage(const struct judge *j, const struct disk *disks, struct d
                        struct damage *by_qemu, struct img_error *err)
 {
     *d = *by_qemu = (struct damage){0};
-    if (!disk_is_image(&disks[0]))
+    if (!scene_has_qcow2(j->scene, disks))
         return 0;
     int ret = check_disks(j->scene, disks, d, err);
     if (!ret && j->checker) {
@@ -99,10 +99,10 @@ static bool over(const struct judge *j, const struct state *s)
     return !s->running && s->lo + 1 == j->count;
 }
 
-static void judge_damage(const struct judge *j, const char *who, const struct damage *d,
-                         const struct damage *own, struct verdict *v)
+static void judge_damage(const struct judge *j, const struct state *s, const char *who,
+                         const struct damage *d, const struct damage *own, struct verdict *v)
 {
-    if (d->corruptions > own->corruptions)
+    if (d->corruptions > own->corruptions && !(s->running && j->flags_lag))
         complain(v, &v->corrupt, "%s finds %" PRIu64 " corruptions", who, d->corruptions);
     if (d->leaks > own->leaks && !j->may_leak)
         complain(v, &v->leaked, "%s finds %" PRIu64 " leaks", who, d->leaks);
@@ -115,7 +115,7 @@ static void judge_by_library(const struct judge *j, const struct state *s, struc
     if (check_disks(j->scene, s->disks, &d, &err) < 0)
         complain(v, &v->corrupt, "it cannot be checked: %s", img_error_message(&err));
     else
-        judge_damage(j, "the library", &d, over(j, s) ? &j->after : &j->own, v);
+        judge_damage(j, s, "the library", &d, over(j, s) ? &j->after : &j->own, v);
     img_error_clear(&err);
 }
 
@@ -126,7 +126,7 @@ static void judge_by_qemu(const struct judge *j, const struct state *s, struct v
     if (checker_end(j->checker, &d, &err) < 0)
         complain(v, &v->corrupt, "%s", img_error_message(&err));
     else
-        judge_damage(j, "qemu-img", &d, over(j, s) ? &j->after_qemu : &j->own_qemu, v);
+        judge_damage(j, s, "qemu-img", &d, over(j, s) ? &j->after_qemu : &j->own_qemu, v);
     img_error_clear(&err);
 }
 
@@ -183,8 +183,12 @@ static bool bitmap_allows(const struct view *v, const struct view *w, const char
     return mine && has_line(w->kept, mine, strcspn(mine, "\n"));
 }
 
-static bool bitmaps_allow(const struct view *v, const struct view *w)
+/* Is what V has beside the disk's contents right about those of W? Bits of features that are not
+ * known say that nothing has changed since they were set. */
+static bool marks_allow(const struct view *v, const struct view *w)
 {
+    if (v->unknown && v->unknown != w->unknown)
+        return false;
     for (const char *at = v->info; *at; at += strcspn(at, "\n") + 1)
         if (!strncmp(at, "bitmap ", 7) && !bitmap_allows(v, w, at))
             return false;
@@ -198,7 +202,7 @@ static bool sectors_are_of(const struct judge *j, const struct view *v, unsigned
     bool *allowed = must(calloc(to + 1, sizeof *allowed));
     bool found = true;
     for (unsigned i = from; i <= to; i++)
-        allowed[i] = bitmaps_allow(v, &j->versions[i].view);
+        allowed[i] = marks_allow(v, &j->versions[i].view);
     for (*at = 0; *at < v->size && found; *at += found ? SECTOR : 0) {
         found = false;
         for (unsigned i = from; i <= to && !found; i++)
@@ -225,7 +229,8 @@ static bool old_or_new(const struct judge *j, const struct state *s, const struc
     if (!v->image && j->may_be_none && s->running)
         return true;
     if (s->hi > s->lo && j->versions[s->hi].atomic) {
-        if (view_equal(v, &j->versions[s->hi].view))
+        const struct view *hi = &j->versions[s->hi].view;
+        if (view_equal(v, hi) && (!v->image || marks_allow(v, hi)))
             return true;
         return v->image ? mixed(j, v, s->lo, s->hi - 1, at)
                         : view_equal(v, &j->versions[s->lo].view);
@@ -253,17 +258,48 @@ static void judge_view(const struct judge *j, const struct state *s, struct verd
     img_error_clear(&err);
 }
 
+static bool same_bytes(const struct disk *a, const struct disk *b)
+{
+    return a->size == b->size && (!a->size || !memcmp(a->data, b->data, a->size));
+}
+
+static void judge_bytes(const struct judge *j, const struct state *s, struct verdict *v)
+{
+    for (unsigned i = 0; over(j, s) && i < j->scene->files; i++)
+        if (j->exact[i] && !same_bytes(&s->disks[i], &j->end[i]))
+            complain(v, &v->neither, "file %u has not the bytes that it should have", i);
+}
+
+/* What was interrupted can be done again. */
+static void judge_again(const struct judge *j, const struct state *s, struct verdict *v)
+{
+    struct img_error err = IMG_ERROR_INIT;
+    struct recorder r;
+    if (!j->again)
+        return;
+    recorder_init(&r, s->disks, j->scene->files);
+    if (j->again(j->scene, &r, &err) < 0)
+        complain(v, &v->neither, "it cannot be done again: %s", img_error_message(&err));
+    for (unsigned i = 0; i < j->scene->files; i++)
+        if (!same_bytes(&r.now[i], &j->end[i]))
+            complain(v, &v->neither, "done again, file %u has other bytes", i);
+    recorder_free(&r);
+    img_error_clear(&err);
+}
+
 bool judge_state(const struct judge *j, const struct state *s, struct verdict *v)
 {
     *v = (struct verdict){0};
     if (s->running && j->only_after)
         return true;
-    bool image = disk_is_image(&s->disks[0]);
+    bool image = scene_has_qcow2(j->scene, s->disks);
     if (image && j->checker) /* it works while we look ourselves */
         checker_begin(j->checker, s->disks);
     if (image && !j->qemu_alone)
         judge_by_library(j, s, v);
     judge_view(j, s, v);
+    judge_bytes(j, s, v);
+    judge_again(j, s, v);
     if (image && j->checker)
         judge_by_qemu(j, s, v);
     return !v->corrupt && !v->leaked && !v->neither;

@@ -12,14 +12,21 @@ struct version {
     bool atomic; /* all of the step happens or nothing */
 };
 
+/* Does it again on R, which has what a failure has left. */
+typedef int again_fn(const struct scene *s, struct recorder *r, struct img_error *err);
+
 struct judge {
     const struct scene *scene;
     struct version *versions; /* 0: before the run */
     unsigned count;
     bool may_leak;
-    bool may_be_none; /* a device in the middle of being written is no image */
-    bool only_after;  /* nothing is promised while a step runs */
-    bool qemu_alone;  /* the library's own check, which sees more, is not asked */
+    bool may_be_none;       /* a device in the middle of being written is no image */
+    bool only_after;        /* nothing is promised while a step runs */
+    bool flags_lag;         /* while a step runs, flags and refcounts may contradict each other */
+    bool qemu_alone;        /* the library's own check, which sees more, is not asked */
+    const struct disk *end; /* what the files are after the run */
+    bool exact[MAX_FILES];  /* once it is reported done, this file has these very bytes */
+    again_fn *again;        /* whatever is left, this ends with the bytes of END; or NULL */
     /* what the images before and after the run have of their own, and its states may have too */
     struct damage own, own_qemu;
     struct damage after, after_qemu; /* of the image after it alone */

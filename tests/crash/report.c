@@ -51,7 +51,7 @@ static bool try_repair(struct trial *t, const struct state *s)
     const struct settings *o = t->report->settings;
     struct verdict v;
     struct damage d;
-    if (!t->repair || !disk_is_image(&s->disks[0]) ||
+    if (!t->repair || !scene_has_qcow2(t->judge->scene, s->disks) ||
         check_disks(t->judge->scene, s->disks, &d, NULL) < 0)
         return true;
     bool clean = !d.corruptions && !d.leaks;
@@ -216,6 +216,7 @@ static void try_subject(struct report *r, struct row *row, const struct subject 
         ours->good = stage_run(&ours->stage, s, scene, &ours->judge, r->settings->seed,
                                &ours->err) == 0;
     } else {
+        ours->judge.again = s->again;
         settle(ours, s->flags, checker);
     }
     run_ours(r, row, s, ours);

@@ -37,6 +37,7 @@ int stage_step(struct stage *s, bool atomic, bool durable, struct img_error *err
 /* A clean run starts and ends with images that nobody finds fault with. */
 int stage_settle(struct judge *j, const struct disk *end, unsigned flags, struct img_error *err)
 {
+    j->end = end;
     int ret = judge_allow_own(j, j->scene->disks, end, err);
     bool clean = !(j->own.corruptions | j->own.leaks | j->own_qemu.corruptions | j->own_qemu.leaks);
     if (!ret && !clean && !(flags & (DAMAGED | EXPECT_BAD)))
@@ -48,7 +49,10 @@ static void set_rules(struct judge *j, unsigned flags)
 {
     j->may_leak = flags & MAY_LEAK;
     j->only_after = flags & ONLY_AFTER;
+    j->flags_lag = flags & FLAGS_LAG;
     j->may_be_none = flags & ON_DEVICE;
+    j->exact[0] = flags & EXACT_IMAGE;
+    j->exact[1] = flags & EXACT_DATA_FILE;
 }
 
 static int open_stage(struct stage *s, unsigned flags, struct img_error *err)
@@ -71,8 +75,9 @@ int stage_run(struct stage *s, const struct subject *what, const struct scene *s
     recorder_init(&s->recorder, scene->disks, scene->files);
     s->recorder.device = what->flags & ON_DEVICE;
     set_rules(judge, what->flags);
+    judge->again = what->again;
     int ret = judge_add_version(judge, scene->disks, true, err);
-    if (!ret && !(what->flags & ON_DEVICE))
+    if (!ret && !(what->flags & (ON_DEVICE | CLOSED)))
         ret = open_stage(s, what->flags & DAMAGED ? IMG_OPEN_CHECK : 0, err);
     if (!ret)
         ret = what->run(s, err);

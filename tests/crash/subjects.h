@@ -17,8 +17,13 @@ enum subject_flags {
     MAY_LEAK = 1 << 0,
     DAMAGED = 1 << 1,    /* the start image is broken on purpose */
     ON_DEVICE = 1 << 2,  /* the image is written in place, from nothing: stage->img is NULL */
-    ONLY_AFTER = 1 << 4, /* nothing is promised while it runs */
     EXPECT_BAD = 1 << 3, /* a writer that is wrong on purpose: to see that it is found out */
+    ONLY_AFTER = 1 << 4, /* nothing is promised while it runs */
+    FLAGS_LAG = 1 << 8,  /* flags and refcounts may contradict each other while it runs */
+    CLOSED = 1 << 5,     /* stage->img is NULL: it opens the files itself */
+    /* once it is done, this file has the very bytes that it has when nothing fails */
+    EXACT_IMAGE = 1 << 6,
+    EXACT_DATA_FILE = 1 << 7,
 };
 
 struct subject {
@@ -29,6 +34,7 @@ struct subject {
      * change image.qcow2; $P before one has its calls recorded. */
     int (*run)(struct stage *s, struct img_error *err);
     const char *script;
+    again_fn *again;      /* what can be done again whenever it was interrupted; may be NULL */
     const char *qemu;     /* the same done by QEMU's programs; NULL: it cannot be */
     const char *expect;   /* EXPECT_BAD: "corrupt", "leaked" or "neither", which must come */
     const char *needless; /* why some flushes of it may be left out; NULL: none may */

@@ -1,5 +1,6 @@
 /* Repairs: what was found before is fixed or not, and nothing else happens. */
 #include "subjects.h"
+#include "lib/file_undo.h"
 
 static int repair_as(struct stage *s, unsigned what, struct img_error *err)
 {
@@ -18,6 +19,27 @@ static int repair_leaks(struct stage *s, struct img_error *err)
 {
     return repair_as(s, IMG_REPAIR_LEAKS, err);
 }
+
+static int undo_on(const struct scene *s, struct recorder *r, struct img_error *err)
+{
+    struct img_undone result;
+    struct file *undo = disk_open(&s->undo, "undo"), *image = record_open(r, 0, "image");
+    int ret = undo_apply(undo, image, &result, err);
+    file_close(image);
+    file_close(undo);
+    return ret;
+}
+
+/* As the command does it. */
+static int undo(struct stage *s, struct img_error *err)
+{
+    int ret = undo_on(s->scene, &s->recorder, err);
+    return ret < 0 ? ret : stage_step(s, true, true, err);
+}
+
+#define UNDO(name)                                                                                 \
+    .command = "undo", .image = name, .flags = DAMAGED | CLOSED | EXACT_IMAGE, .run = undo,        \
+    .again = undo_on
 
 static const struct subject repair_subjects[] = {
     {.command = "check -r leaks",
@@ -43,16 +65,14 @@ static const struct subject repair_subjects[] = {
      .run = repair_all,
      .needless = "the last one: the guest reads the same before and after",
      .qemu = "$P $QEMU_IMG check -q -r all image.qcow2"},
+    {UNDO("repaired, with its undo file")},
+    {UNDO("repaired into free clusters, with its undo file")},
+    {UNDO("leaks repaired, with their undo file")},
     {.command = "undo",
      .image = "repaired, with its undo file",
-     .flags = DAMAGED,
+     .flags = DAMAGED | EXACT_IMAGE,
      .script = "$P $IMGTOOL undo -q undo image.qcow2",
-     .needless = "each sector put back leaves an image that reads the same, and undo goes on"},
-    {.command = "undo",
-     .image = "leaks repaired, with their undo file",
-     .flags = DAMAGED,
-     .script = "$P $IMGTOOL undo -q undo image.qcow2",
-     .needless = "each sector put back leaves an image that reads the same, and undo goes on"},
+     .again = undo_on},
     {0},
 };
 SUBJECT_GROUP(repair)

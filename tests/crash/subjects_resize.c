@@ -47,6 +47,23 @@ static int within_clusters(struct stage *s, struct img_error *err)
     return ret < 0 ? ret : resize(s, 70 << 10, IMG_PREALLOCATION_FALLOC, err);
 }
 
+/* Whoever reads the data file alone sees the same disk. */
+static int raw_data_file(struct stage *s, struct img_error *err)
+{
+    int ret = resize(s, 300 << 10, IMG_PREALLOCATION_OFF, err);
+    return ret < 0 ? ret : resize(s, 20 << 10, IMG_PREALLOCATION_OFF, err);
+}
+
+static int raw(struct stage *s, struct img_error *err)
+{
+    int ret = resize(s, 200 << 10, IMG_PREALLOCATION_OFF, err);
+    if (!ret)
+        ret = resize(s, 250 << 10, IMG_PREALLOCATION_FALLOC, err);
+    if (!ret)
+        ret = resize(s, 20 << 10, IMG_PREALLOCATION_OFF, err);
+    return ret < 0 ? ret : resize(s, 90 << 10, IMG_PREALLOCATION_FULL, err);
+}
+
 static const struct subject resize_subjects[] = {
     {"resize", "512-byte clusters, 2 snapshots", GROW("+100k"), QEMU("image.qcow2 +100k")},
     {"resize", "64 KiB clusters, snapshot, bitmap", GROW("+800M"), .needless = STEPS},
@@ -67,6 +84,8 @@ static const struct subject resize_subjects[] = {
     {"resize, back and forth", "external data file", .run = with_data_file,
      .needless = "where the data file had nothing, it may as well be too short"},
     {"resize, back and forth", "data file longer than its disk", .run = over_stale_bytes},
+    {"resize", "raw data file", EXACT_DATA_FILE, .run = raw_data_file},
+    {"resize, raw", "raw disk", .run = raw},
     {0},
 };
 

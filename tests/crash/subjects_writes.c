@@ -73,6 +73,13 @@ static int writes(struct stage *s, struct img_error *err)
     return ret < 0 ? ret : flush(s, err);
 }
 
+/* Into what has no place yet, at the end of the disk. */
+static int writes_behind(struct stage *s, struct img_error *err)
+{
+    int ret = put(s, 0x26, img_size(s->img) - (300 << 10), 120 << 10, err);
+    return ret < 0 ? ret : flush(s, err);
+}
+
 static int write_once(struct stage *s, struct img_error *err)
 {
     int ret = put(s, 0x31, 10 << 10, 6 << 10, err);
@@ -147,6 +154,11 @@ static const struct subject writes_subjects[] = {
     {"guest writes", "lazy refcounts", MAY_LEAK, .run = writes},
     {"guest writes", "plain, 4 KiB clusters", MAY_LEAK, .run = overwrites},
     {"guest writes", "512-byte clusters, 2 snapshots", MAY_LEAK, .run = overwrites},
+    {"guest writes", "raw disk", MAY_LEAK, .run = writes},
+    {"guest writes", "raw data file", MAY_LEAK, .run = writes},
+    {"guest writes", "unknown autoclear bit", MAY_LEAK, .run = writes},
+    {"guest writes", "short refcount table", MAY_LEAK, .run = writes_behind},
+    {"guest zeroes", "raw disk", MAY_LEAK, .run = zeroes},
     {"guest zeroes", "512-byte clusters, 2 snapshots", MAY_LEAK, .run = zeroes,
      .qemu = QEMU_ZEROES},
     {"guest zeroes", "extended L2, backing file, snapshot", MAY_LEAK, .run = zeroes,
@@ -158,6 +170,7 @@ static const struct subject writes_subjects[] = {
     {"guest discards", "extended L2, backing file, snapshot", MAY_LEAK, .run = discards,
      .qemu = QEMU_DISCARDS},
     {"guest discards", "version 2, snapshots", MAY_LEAK, .run = discards, .qemu = QEMU_DISCARDS},
+    {"guest discards", "raw disk", MAY_LEAK, .run = discards},
     {"guest discards", "external data file", MAY_LEAK, .run = discards},
     {0},
 };

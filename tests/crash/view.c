@@ -15,6 +15,7 @@ void scene_free(struct scene *s)
     for (unsigned i = 0; i < MAX_FILES; i++)
         disk_free(&s->disks[i]);
     disk_free(&s->base);
+    disk_free(&s->undo);
 }
 
 /* ---- opening ------------------------------------------------------------------------------ */
@@ -35,7 +36,7 @@ int scene_open(struct img **out, const struct scene *s, struct file *image, stru
                unsigned flags, struct img_error *err)
 {
     struct img *img = NULL;
-    int ret = img_open_file(&img, image, data_file, "qcow2", flags, err);
+    int ret = img_open_file(&img, image, data_file, s->format, flags, err);
     if (!ret && s->base.size && !(flags & IMG_OPEN_CHECK) && img->layers[0]->backing_name)
         ret = add_base(img, s, err);
     if (ret < 0)
@@ -173,13 +174,15 @@ static int print_bitmaps(FILE *out, const struct qcow2 *q, const struct disk *d,
 static int take_kept(struct view *v, const struct scene *s, const struct disk *disks,
                      struct img *img, struct img_error *err)
 {
-    const struct qcow2 *q = img->layers[0]->state;
+    const struct qcow2 *q = scene_has_qcow2(s, disks) ? img->layers[0]->state : NULL;
     size_t length;
     int ret = 0;
     FILE *out = must(open_memstream(&v->kept, &length));
-    for (size_t i = 0; i < q->snapshot_count && !ret; i++)
+    for (size_t i = 0; q && i < q->snapshot_count && !ret; i++)
         ret = print_snapshot(out, s, disks, q->snapshots[i].info.id, err);
-    if (!ret)
+    if (q)
+        v->unknown = q->header.autoclear & ~(uint64_t)(AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW);
+    if (q && !ret)
         ret = print_bitmaps(out, q, &disks[0], err);
     fclose(out);
     must(v->kept);
@@ -204,16 +207,21 @@ bool view_equal(const struct view *a, const struct view *b)
            !memcmp(a->guest, b->guest, a->size);
 }
 
-bool disk_is_image(const struct disk *d)
+bool scene_has_qcow2(const struct scene *s, const struct disk *d)
 {
-    return d->size >= 4 && !memcmp(d->data, "QFI\xfb", 4);
+    return !strcmp(s->format, "qcow2") && d->size >= 4 && !memcmp(d->data, "QFI\xfb", 4);
+}
+
+bool scene_has_image(const struct scene *s, const struct disk *d)
+{
+    return strcmp(s->format, "qcow2") || scene_has_qcow2(s, d);
 }
 
 int view_take(struct view *v, const struct scene *s, const struct disk *disks,
               struct img_error *err)
 {
     struct img *img = NULL;
-    *v = (struct view){.image = disk_is_image(&disks[0])};
+    *v = (struct view){.image = scene_has_image(s, disks)};
     if (!v->image)
         return 0;
     int ret = scene_look(&img, s, disks, 0, err);

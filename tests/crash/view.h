@@ -7,9 +7,11 @@
 
 /* A start image with what lies around it. */
 struct scene {
+    const char *format; /* "qcow2" or "raw" */
     struct disk disks[MAX_FILES];
     unsigned files;
     struct disk base; /* the raw backing file; size 0: none */
+    struct disk undo; /* the undo file of a repair; size 0: none */
 };
 
 void scene_free(struct scene *s);
@@ -23,7 +25,10 @@ int scene_look(struct img **out, const struct scene *s, const struct disk *disks
                struct img_error *err);
 
 /* Does the file at least claim to be an image? */
-bool disk_is_image(const struct disk *d);
+bool scene_has_image(const struct scene *s, const struct disk *d);
+
+/* Can it be checked? */
+bool scene_has_qcow2(const struct scene *s, const struct disk *d);
 
 struct view {
     bool image;     /* false: the file does not even claim to be one */
@@ -31,6 +36,7 @@ struct view {
     char *kept;     /* what the disks of all snapshots and the bitmaps hold */
     uint8_t *guest; /* the active disk */
     size_t size;
+    uint64_t unknown; /* autoclear bits of features that are not known; no part of view_equal */
 };
 
 void view_free(struct view *v);
