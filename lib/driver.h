@@ -6,6 +6,7 @@
 #define LIB_DRIVER_H
 
 #include "lib/extents.h"
+#include "lib/head_change.h"
 #include "lib/options.h"
 
 /* One image of a chain. The format fills in what is marked so when it opens. */
@@ -65,6 +66,11 @@ struct amend_request {
     /* Gives the image another size, of which the format's amend is a part only. */
     int (*resize)(void *opaque, uint64_t size, struct img_error *err);
     void *opaque;
+};
+
+/* Names that an image shall have; NULL: as it has it now. */
+struct layer_names {
+    const char *backing, *backing_format, *data_file;
 };
 
 /* What is to be done to a bitmap: struct img_bitmap_action, with the layer instead of the image. */
@@ -196,6 +202,10 @@ struct driver {
      */
     int (*set_backing)(struct layer *l, const char *name, const char *format, bool only_check,
                        struct img_error *err);
+    /* What would have to change in the file for the layer to have NAMES; nothing is written. OUT is
+     * for head_change_clear. -ENOSPC: the header has no room. May be NULL. */
+    int (*plan_names)(struct layer *l, const struct layer_names *names, struct head_change *out,
+                      struct img_error *err);
     /* The layer's disk holds nothing any more, so that all of it is read from below; in one step.
      * May be NULL. */
     int (*make_empty)(struct layer *l, struct img_error *err);

@@ -111,6 +111,7 @@ enum img_warning {
                                    message has a line for each finding, in QEMU's words */
     IMG_WARN_PROBED_RAW,        /* what looks like no image was opened as raw to be written; the
                                  * message is its name */
+    IMG_WARN_CHAIN_ENDS,        /* a chain could not be followed further */
 };
 
 struct img_open_options {
@@ -940,6 +941,70 @@ IMG_API int img_bitmap_enable(struct img *img, const char *name, struct img_erro
 IMG_API int img_bitmap_disable(struct img *img, const char *name, struct img_error *err);
 IMG_API int img_bitmap_merge(struct img *img, const char *name, struct img *source,
                              const char *source_name, struct img_error *err);
+
+/* ---- moving ------------------------------------------------------------------------------- */
+
+enum img_name_style {
+    IMG_NAMES_KEEP,     /* a relative name stays one, an absolute one, too */
+    IMG_NAMES_RELATIVE, /* relative to the image's folder; data files' names stay as they are */
+    IMG_NAMES_ABSOLUTE,
+};
+
+/* A name in an image that changes. Borrowed: valid during the call. */
+struct img_name_change {
+    const char *filename; /* of the image */
+    const char *what;     /* "backing-file", "backing-format", "data-file"; these do not change */
+    const char *from;     /* NULL: it had none */
+    const char *to;
+};
+
+/* What was found and done. */
+struct img_name_changes {
+    size_t images;  /* that were looked at */
+    size_t changed; /* of which have new names now, or would have (dry_run) */
+    size_t names;
+    bool finished; /* an interrupted change was found and finished first; with dry_run: would be */
+};
+
+struct img_relocate_options {
+    const char *from, *to; /* folders, or a file each; paths, FROM need not exist */
+    enum img_name_style style;
+    bool dry_run; /* check all of it, and change nothing */
+    /* Told each name that changes, before any does. May be NULL. */
+    void (*change)(void *opaque, const struct img_name_change *change);
+    /* Told of a name that is not under FROM and leads nowhere, so that what is below it is not
+     * looked at; and what img_open_options.warn is. May be NULL. */
+    void (*warn)(void *opaque, enum img_warning warning, const char *message);
+    /* Asked now and then before the first image is changed; when it is true, the call fails with
+     * -ECANCELED. May be NULL. */
+    bool (*cancelled)(void *opaque);
+    img_progress progress; /* phases "compare", "relocate". May be NULL. */
+    void *opaque;
+};
+
+/*
+ * Files have moved from OPTIONS->from to OPTIONS->to: in the COUNT images FILES, as they lie now,
+ * and in all that is below them, names that lead under the old place are made to lead under the
+ * new one; backing files' names, also "file:" and "json:" ones, and external data files'. A
+ * relative name that leads nowhere is also looked at from where its image was before.
+ *
+ * Nothing is changed unless every new name opens and every image that has to change can be locked
+ * for writing. Where the old file is still there, too, both have to have the same format, size and
+ * bytes (-EINVAL); two names of one file are not read.
+ *
+ * All images change, or none: the changes are first written to a journal,
+ * ".NAME.imgtool-journal" beside the first image that changes, which is removed when they are on
+ * disk. After a crash in between every image has its old names or its new ones and can be read;
+ * the next call that meets one of them, with whatever options, first makes the changes that are
+ * missing. It refuses to (-EINVAL) when one of them was changed since. When the host fails in the
+ * middle, what was changed is changed back. Images in use by another program are refused
+ * (-EAGAIN).
+ *
+ * RESULT may be NULL. Memory: about 2 KiB and an open file for each image.
+ */
+IMG_API int img_relocate(const char *const *files, size_t count,
+                         const struct img_relocate_options *options,
+                         struct img_name_changes *result, struct img_error *err);
 
 /* ---- repairing ---------------------------------------------------------------------------- */
 

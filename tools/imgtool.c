@@ -113,6 +113,21 @@ const struct command commands[] = {
      "  -l, --max-length LENGTH\n     at most so many bytes\n"
      "  --snapshot SNAPSHOT\n     the disk of an internal snapshot, by ID or name\n",
      cmd_map},
+    {"relocate", "Make images name their backing files where these are now",
+     "--from OLD --to NEW [--relative | --absolute] [--dry-run] [-p] [-q]\n"
+     "        [--output human|json] FILENAME...\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  -q, --quiet\n     print nothing but errors\n" PROGRESS_HELP
+     "  --from OLD\n     the folder that files have moved from, or a file; need not exist\n"
+     "  --to NEW\n     where they are now\n"
+     "  --relative\n     new names are relative to the image's folder (default: as the old ones "
+     "were)\n"
+     "  --absolute\n     new names are absolute\n"
+     "  --dry-run\n     check all of it and list what would change, and change nothing\n"
+     "  --output human|json\n     output format (default human)\n"
+     "  FILENAME\n     an image, as it lies now; all that are below it are looked at, too\n"
+     "\nAll images change, or none; after an interruption the same command finishes it.\n",
+     cmd_relocate},
     {"resize", "Resize the image to the new size",
      "[-f FMT | --image-opts] [--preallocation PREALLOC] [--shrink]\n"
      "        [--object OBJECTDEF] [-p] [-q] FILENAME [+-]SIZE\n\nArguments:\n"

@@ -78,6 +78,34 @@ int qcow2_set_backing(struct layer *l, const char *name, const char *format, boo
     return ret;
 }
 
+int qcow2_plan_names(struct layer *l, const struct layer_names *names, struct head_change *out,
+                     struct img_error *err)
+{
+    struct qcow2 *q = l->state;
+    struct qcow2_header header = q->header;
+    struct qcow2_header_parts parts;
+    uint8_t *cluster = NULL;
+    const char *backing = names->backing ? names->backing : l->backing_name;
+    const char *format = names->backing_format ? names->backing_format : l->backing_format;
+    int ret = qcow2_still_there(q, err);
+    if (!ret)
+        ret = check_names(q, backing, format, err);
+    if (!ret && names->data_file && strlen(names->data_file) > MAX_DATA_FILE_NAME)
+        ret = img_fail_detail(err, EINVAL, "Invalid argument",
+                              "the data file's name has %zu bytes, at most %d are possible",
+                              strlen(names->data_file), MAX_DATA_FILE_NAME);
+    if (!ret)
+        ret = qcow2_read_parts(q, &parts, &cluster, err);
+    if (ret < 0)
+        return ret;
+    header.autoclear &= AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW;
+    set_parts(&parts, &header, backing, format);
+    parts.data_file = names->data_file ? names->data_file : l->data_file_name;
+    ret = qcow2_plan_header(q, &header, &parts, out, err);
+    free(cluster);
+    return ret;
+}
+
 /* ---- emptiness ----------------------------------------------------------------------------- */
 
 /* Does anything but the header and the disk's own tables and data lie in the file? */

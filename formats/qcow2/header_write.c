@@ -215,3 +215,44 @@ int qcow2_write_header(struct qcow2 *q, const struct qcow2_header *header,
     free(after);
     return ret < 0 ? img_prefix(err, ret, "Could not write qcow2 header: ") : 0;
 }
+
+/* ---- for later ----------------------------------------------------------------------------- */
+
+/* The header as it is between the old and the new one, if there is one: only its first sector
+ * differs from the old. */
+static int plan_between(const struct qcow2 *q, struct head_change *c, struct img_error *err)
+{
+    size_t size = q->geometry.cluster_size;
+    struct qcow2_header_parts parts;
+    uint8_t *carried = NULL, *between = malloc(size);
+    int ret = between ? qcow2_read_parts(q, &parts, &carried, err) : img_fail_nomem(err);
+    if (!ret && harmless(&q->header, c->old, c->new) && encode_terse(q, &parts, between)) {
+        c->between = between;
+        between = NULL;
+    }
+    free(carried);
+    free(between);
+    return ret;
+}
+
+int qcow2_plan_header(const struct qcow2 *q, const struct qcow2_header *header,
+                      const struct qcow2_header_parts *parts, struct head_change *out,
+                      struct img_error *err)
+{
+    size_t size = q->geometry.cluster_size, last = 0, different = 0;
+    *out = (struct head_change){.new = malloc(size)};
+    int ret = out->new ? read_cluster(q, &out->old, err) : img_fail_nomem(err);
+    if (!ret)
+        ret = encode_new(q, header, parts, out->old, out->new, err);
+    for (size_t at = 0; at < size && !ret; at += SECTOR) {
+        bool differs = memcmp(out->old + at, out->new + at, SECTOR) != 0;
+        different += differs;
+        last = differs ? at + SECTOR : last;
+    }
+    out->length = last;
+    if (!ret && different > 1)
+        ret = plan_between(q, out, err);
+    if (ret < 0)
+        head_change_clear(out);
+    return ret;
+}

@@ -3,6 +3,7 @@
 #define QCOW2_HEADER_WRITE_H
 
 #include "formats/qcow2/encode.h"
+#include "lib/head_change.h"
 
 /*
  * What the header has besides numbers, as it stands. *CLUSTER: its bytes, which PARTS points into,
@@ -14,6 +15,11 @@ int qcow2_read_parts(const struct qcow2 *q, struct qcow2_header_parts *parts, ui
 /* Would all of it have room? -ENOSPC: no. */
 int qcow2_check_header(const struct qcow2 *q, const struct qcow2_header *header,
                        const struct qcow2_header_parts *parts, struct img_error *err);
+
+/* What qcow2_write_header would write, and nothing is: OUT is for head_change_clear. */
+int qcow2_plan_header(const struct qcow2 *q, const struct qcow2_header *header,
+                      const struct qcow2_header_parts *parts, struct head_change *out,
+                      struct img_error *err);
 
 /*
  * Makes the header in the file say HEADER and, unless it is NULL, PARTS; all that was written

@@ -331,5 +331,6 @@ const struct driver qcow2_driver = {
     .amend = qcow2_amend,
     .change_bitmap = qcow2_change_bitmap,
     .set_backing = qcow2_set_backing,
+    .plan_names = qcow2_plan_names,
     .make_empty = qcow2_make_empty,
 };
