@@ -58,6 +58,15 @@ struct create_plan {
     enum preallocation data_preallocation;
 };
 
+/* How large a new image would be: what is known of it, and of what is to be copied into it. */
+struct measure_request {
+    const struct option_set *options;
+    const struct img_info *source; /* NULL: nothing is copied, and the options have the size */
+    /* How much data the source has, in whole clusters of CLUSTER bytes. */
+    int (*data)(void *opaque, uint64_t cluster, uint64_t *bytes, struct img_error *err);
+    void *opaque;
+};
+
 /* Options of an image that are to change: those that are given. */
 struct amend_request {
     const struct option_set *options;
@@ -144,8 +153,10 @@ struct driver {
     /* Reads and checks the metadata. On failure, close is not called. */
     int (*open)(struct layer *l, unsigned flags, struct img_error *err);
     void (*close)(struct layer *l);
-    /* Makes the layer an internal snapshot's disk, before anything was mapped. May be NULL. */
-    int (*select_snapshot)(struct layer *l, const char *id_or_name, struct img_error *err);
+    /* Makes the layer the disk of the internal snapshot that the options choose, before anything
+     * was mapped. May be NULL. */
+    int (*select_snapshot)(struct layer *l, const struct img_open_options *options,
+                           struct img_error *err);
     /*
      * The extent at OFF, at most MAX bytes long, which do not cross the layer's size. As long as it
      * can be. Safe from several threads at once, as are all calls below.
@@ -185,6 +196,10 @@ struct driver {
     /* Lays the image out in F, a file of the planned length without contents, or a device with some
      * that mean nothing any more. What makes it an image comes last. */
     int (*create)(const struct create_plan *plan, struct file *f, struct img_error *err);
+
+    /* How large an image of the options would be. NULL: nobody can say. */
+    int (*measure)(const struct measure_request *r, struct img_measurement *out,
+                   struct img_error *err);
 
     /* What an image can be given later. */
     const struct option_desc *amend_options;

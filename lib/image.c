@@ -17,11 +17,17 @@ const char *img_version(void)
     return IMGTOOL_VERSION;
 }
 
-static int select_snapshot(struct layer *l, const char *name, struct img_error *err)
+static bool wants_snapshot(const struct img_open_options *o)
+{
+    return o->snapshot || o->snapshot_id || o->snapshot_name;
+}
+
+static int select_snapshot(struct layer *l, const struct img_open_options *options,
+                           struct img_error *err)
 {
     if (!l->driver->select_snapshot)
         return img_fail(err, ENOTSUP, "Format '%s' has no internal snapshots", l->driver->name);
-    return l->driver->select_snapshot(l, name, err);
+    return l->driver->select_snapshot(l, options, err);
 }
 
 /* Whoever writes the image asks, from now on, whether to go on. */
@@ -48,9 +54,7 @@ static int open_all(struct img *img, const char *filename, const struct img_open
         return ret;
     img->depth = 1;
     set_cancel(img, options);
-    if (options->snapshot)
-        ret = select_snapshot(img->layers[0], options->snapshot, err);
-    if (!ret && !(options->flags & (IMG_OPEN_NO_BACKING | IMG_OPEN_NO_DATA)))
+    if (!(options->flags & (IMG_OPEN_NO_BACKING | IMG_OPEN_NO_DATA)))
         ret = chain_open(img, options, &ref, err);
     ref_clear(&ref);
     size_t share = LAYER_CACHE_MAX / img->depth;
@@ -70,21 +74,23 @@ int img_open(struct img **out, const char *filename, const struct img_open_optio
         effective.flags |= IMG_OPEN_NO_DATA;
     img->flags = effective.flags;
     bool writable = effective.flags & IMG_OPEN_WRITE;
-    if (writable && (effective.snapshot || (effective.flags & IMG_OPEN_FORCE_SHARE))) {
+    if (writable && (wants_snapshot(&effective) || (effective.flags & IMG_OPEN_FORCE_SHARE))) {
         free(img);
         return img_fail(err, EINVAL, "Could not open '%s': %s", filename,
-                        effective.snapshot
+                        wants_snapshot(&effective)
                             ? "a snapshot cannot be opened for writing"
                             : "force-share=on can only be used with read-only images");
     }
     int ret = open_all(img, filename, &effective, err);
-    if (ret < 0) {
-        img_close(img);
+    if (ret < 0)
         img_prefix(err, ret, "Could not open '%s': ", filename);
-        return ret;
-    }
-    *out = img;
-    return 0;
+    else if (wants_snapshot(&effective))
+        ret = select_snapshot(img->layers[0], &effective, err);
+    if (ret < 0)
+        img_close(img);
+    else
+        *out = img;
+    return ret;
 }
 
 /* Takes the files over, on failure too. */

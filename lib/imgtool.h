@@ -117,8 +117,10 @@ enum img_warning {
 struct img_open_options {
     const char *format;   /* "qcow2", "raw"; NULL: find out by looking at the file */
     const char *snapshot; /* read this internal snapshot's disk (its ID or name); NULL: the disk.
-                             Only img_open looks at it. */
-    unsigned flags;       /* enum img_open_flags, or-ed */
+                             Only img_open looks at it and at the next two. */
+    const char *snapshot_id, *snapshot_name; /* instead: the snapshot that has this ID, this name,
+                                                or both */
+    unsigned flags;                          /* enum img_open_flags, or-ed */
     /* Called for things that are not errors but that a user should hear of. May be NULL. Only
      * called from within the function that was given these options. */
     void (*warn)(void *opaque, enum img_warning warning, const char *message);
@@ -792,6 +794,36 @@ IMG_API int img_create(const char *filename, const struct img_create_options *op
  */
 IMG_API int img_create_help(char **text, const char *format, const char *filename,
                             struct img_error *err);
+
+/* ---- measuring ---------------------------------------------------------------------------- */
+
+struct img_measure_options {
+    const char *format; /* of the new image; NULL: "raw" */
+    /* The new image's options, as in img_create_options; a backing file is not looked at, but that
+     * there is one counts. May be NULL. */
+    const char *options;
+    uint64_t size; /* of the new disk, when there is no source; else of no effect */
+};
+
+/* Lengths of the new image's file, without an external data file's. */
+struct img_measurement {
+    uint64_t required;        /* at most so much, after the source was copied into it */
+    uint64_t fully_allocated; /* when all of its disk has been written */
+    bool has_bitmaps;         /* the source could have bitmaps, and the new image could hold them */
+    uint64_t bitmaps;         /* which take so much more */
+};
+
+/*
+ * How large a new image would be, before it is made: an empty one, or, unless SOURCE is NULL, one
+ * that SOURCE's disk is copied into. The numbers are those of `qemu-img measure`: metadata is
+ * counted as if all of the disk were written, and a backing file as if it shared nothing with the
+ * source. Only the source's mapping is read, not its data.
+ *
+ * Errors: -EINVAL for an option or a damaged source, -EFBIG for a disk that the format cannot hold,
+ * -ENOTSUP for a format that cannot be measured. Safe from several threads at once.
+ */
+IMG_API int img_measure(struct img_measurement *out, struct img *source,
+                        const struct img_measure_options *options, struct img_error *err);
 
 /* ---- changing ----------------------------------------------------------------------------- */
 

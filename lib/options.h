@@ -17,6 +17,9 @@ struct option_desc {
     const char *value; /* when none is given; NULL: none */
 };
 
+/* Of the host file that a new image lies in, besides the format's. */
+extern const struct option_desc host_options[];
+
 enum { OPTIONS_MAX = 48 };
 
 struct option_set {

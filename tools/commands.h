@@ -14,6 +14,7 @@ int cmd_info(struct tool *tool, int argc, char **argv);
 int cmd_undo(struct tool *tool, int argc, char **argv);
 int cmd_map(struct tool *tool, int argc, char **argv);
 int cmd_relocate(struct tool *tool, int argc, char **argv);
+int cmd_measure(struct tool *tool, int argc, char **argv);
 int cmd_resize(struct tool *tool, int argc, char **argv);
 int cmd_snapshot(struct tool *tool, int argc, char **argv);
 int cmd_plan(struct tool *tool, int argc, char **argv);

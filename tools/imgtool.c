@@ -128,6 +128,16 @@ const struct command commands[] = {
      "  FILENAME\n     an image, as it lies now; all that are below it are looked at, too\n"
      "\nAll images change, or none; after an interruption the same command finishes it.\n",
      cmd_relocate},
+    {"measure", "Calculate the file size required for a new image",
+     "[-O FMT] [-o OPTIONS] [--output human|json] [--object OBJDEF]\n"
+     "        (--size N | [-f FMT | --image-opts] [-U] [-l SNAPSHOT] FILENAME)\n\n"
+     "Arguments:\n" FILE_OPTIONS "  -O, --target-format FMT\n"
+     "     the format of the new image (default raw)\n"
+     "  -o, --options OPTIONS\n     NAME=VALUE,... of the new image, as 'create' has them\n"
+     "  -l, --snapshot SNAPSHOT\n     the disk of an internal snapshot, by ID or name\n"
+     "  --size N\n     the size of the new disk, which is empty, instead of FILENAME's\n"
+     "  FILENAME\n     what is to be copied into the new image\n",
+     cmd_measure},
     {"resize", "Resize the image to the new size",
      "[-f FMT | --image-opts] [--preallocation PREALLOC] [--shrink]\n"
      "        [--object OBJECTDEF] [-p] [-q] FILENAME [+-]SIZE\n\nArguments:\n"

@@ -1,5 +1,10 @@
 #include "source.h"
 
+#include <stdio.h>
+#include <string.h>
+
+#define SNAPSHOT_PREFIX "snapshot."
+
 int source_getopt(struct tool *tool, struct img_open_options *open, int argc, char **argv,
                   const char *short_options, const struct option *long_options, int *exit_code)
 {
@@ -23,6 +28,44 @@ int source_getopt(struct tool *tool, struct img_open_options *open, int argc, ch
         }
     }
     return -1;
+}
+
+/* Ends the item of a list that begins at P, undoing doubled commas; returns the one behind it. */
+static char *end_item(char *p)
+{
+    char *to = p;
+    while (*p && (*p != ',' || p[1] == ',')) {
+        p += *p == ',';
+        *to++ = *p++;
+    }
+    char *next = p + (*p == ',');
+    *to = 0;
+    return next;
+}
+
+int source_snapshot(struct tool *tool, struct img_open_options *open, char *value)
+{
+    char *next, whole[512];
+    snprintf(whole, sizeof whole, "%s", value);
+    if (strncmp(value, SNAPSHOT_PREFIX, strlen(SNAPSHOT_PREFIX))) {
+        open->snapshot = value;
+        return 0;
+    }
+    for (char *p = value; *p; p = next) {
+        next = end_item(p);
+        char *equals = strchr(p, '=');
+        if (equals)
+            *equals = 0;
+        if (equals && !strcmp(p, "snapshot.id")) {
+            open->snapshot_id = equals + 1;
+        } else if (equals && !strcmp(p, "snapshot.name")) {
+            open->snapshot_name = equals + 1;
+        } else {
+            tool_error(tool, "Invalid parameter '%s'", p);
+            return tool_error(tool, "Failed in parsing snapshot param '%s'", whole);
+        }
+    }
+    return 0;
 }
 
 int source_check(struct tool *tool, const struct img_open_options *open)

@@ -28,6 +28,12 @@ int source_getopt(struct tool *tool, struct img_open_options *open, int argc, ch
 int source_filename(struct tool *tool, const struct img_open_options *open, int argc, char **argv,
                     const char **filename);
 
+/*
+ * "ID_OR_NAME", or "snapshot.id=ID,snapshot.name=NAME" as QEMU has it, into OPEN. Complains, and
+ * returns 1, when VALUE is neither. It is cut into its parts, which OPEN borrows.
+ */
+int source_snapshot(struct tool *tool, struct img_open_options *open, char *value);
+
 /* Complains when OPEN says two things at once. */
 int source_check(struct tool *tool, const struct img_open_options *open);
 

@@ -92,14 +92,10 @@ static int refuse_encryption(const struct option_set *o, struct img_error *err)
     return 0;
 }
 
-static int check_clusters(struct new_image *n, const struct option_set *o, struct img_error *err)
+int qcow2_read_cluster_size(uint32_t *bits, const struct option_set *o, struct img_error *err)
 {
     uint64_t size = options_number(o, "cluster_size", 0);
     bool extended = options_on(o, "extended_l2");
-    if (extended && n->header.version < 3)
-        return img_fail(err, EINVAL,
-                        "Extended L2 entries are only supported with compatibility "
-                        "level 1.1 and above (use version=v3 or greater)");
     if (!size || !is_aligned(size, size) || size < 1u << MIN_CLUSTER_BITS ||
         size > 1u << MAX_CLUSTER_BITS)
         return img_fail(err, EINVAL, "Cluster size must be a power of two between %u and %uk",
@@ -109,9 +105,19 @@ static int check_clusters(struct new_image *n, const struct option_set *o, struc
                         "Extended L2 entries are only supported with cluster sizes of "
                         "at least %d bytes",
                         SUBCLUSTERS << MIN_CLUSTER_BITS);
-    n->header.cluster_bits = (uint32_t)__builtin_ctzll(size);
-    n->layout.extended_l2 = extended;
+    *bits = (uint32_t)__builtin_ctzll(size);
     return 0;
+}
+
+static int check_clusters(struct new_image *n, const struct option_set *o, struct img_error *err)
+{
+    bool extended = options_on(o, "extended_l2");
+    if (extended && n->header.version < 3)
+        return img_fail(err, EINVAL,
+                        "Extended L2 entries are only supported with compatibility "
+                        "level 1.1 and above (use version=v3 or greater)");
+    n->layout.extended_l2 = extended;
+    return qcow2_read_cluster_size(&n->header.cluster_bits, o, err);
 }
 
 static int check_backing(struct new_image *n, const struct option_set *o, struct img_error *err)
@@ -127,6 +133,20 @@ static int check_backing(struct new_image *n, const struct option_set *o, struct
     return 0;
 }
 
+int qcow2_check_refcount_bits(uint64_t bits, uint32_t version, const char *newer,
+                              struct img_error *err)
+{
+    if (!bits || bits > 64 || !is_aligned(bits, bits))
+        return img_fail(err, EINVAL,
+                        "Refcount width must be a power of two and may not exceed 64 bits");
+    if (bits != 16 && version < 3)
+        return img_fail(err, EINVAL,
+                        "Different refcount widths than 16 bits require compatibility "
+                        "level 1.1 or above (use %s or greater)",
+                        newer);
+    return 0;
+}
+
 static int check_refcounts(struct new_image *n, const struct option_set *o, struct img_error *err)
 {
     uint64_t bits = options_number(o, "refcount_bits", 0);
@@ -135,13 +155,9 @@ static int check_refcounts(struct new_image *n, const struct option_set *o, stru
         return img_fail(err, EINVAL,
                         "Lazy refcounts only supported with compatibility level 1.1 "
                         "and above (use version=v3 or greater)");
-    if (!bits || bits > 64 || !is_aligned(bits, bits))
-        return img_fail(err, EINVAL,
-                        "Refcount width must be a power of two and may not exceed 64 bits");
-    if (bits != 16 && n->header.version < 3)
-        return img_fail(err, EINVAL,
-                        "Different refcount widths than 16 bits require compatibility "
-                        "level 1.1 or above (use version=v3 or greater)");
+    int ret = qcow2_check_refcount_bits(bits, n->header.version, "version=v3", err);
+    if (ret < 0)
+        return ret;
     n->header.refcount_order = (uint32_t)__builtin_ctzll(bits);
     n->header.compatible = lazy ? COMPAT_LAZY_REFCOUNTS : 0;
     return 0;

@@ -23,4 +23,14 @@ extern const struct option_desc qcow2_create_options[];
 int qcow2_plan(struct create_plan *plan, const struct option_set *options, struct img_error *err);
 int qcow2_create(const struct create_plan *plan, struct file *f, struct img_error *err);
 
+/* What the options say, if an image can have it. NEWER: the option that goes beyond an old version.
+ */
+int qcow2_read_cluster_size(uint32_t *bits, const struct option_set *o, struct img_error *err);
+int qcow2_check_refcount_bits(uint64_t bits, uint32_t version, const char *newer,
+                              struct img_error *err);
+
+/* measure.c: how large an image of these options would be. */
+int qcow2_measure(const struct measure_request *r, struct img_measurement *out,
+                  struct img_error *err);
+
 #endif

@@ -26,7 +26,7 @@ static void size_refcounts(struct qcow2_layout *l, uint64_t others)
     l->reftable_clusters = table;
 }
 
-bool qcow2_layout_compute(struct qcow2_layout *l)
+bool qcow2_layout_count(struct qcow2_layout *l)
 {
     const unsigned bits = l->cluster_bits, entry_bits = l->extended_l2 ? 4 : 3;
     const uint64_t cluster = 1ull << bits;
@@ -42,10 +42,6 @@ bool qcow2_layout_compute(struct qcow2_layout *l)
     uint64_t others = 1 + l1_clusters + l->l2_tables + inside;
     size_refcounts(l, others);
     l->clusters = others + l->refblocks + l->reftable_clusters;
-    if (l->reftable_clusters > (uint64_t)MAX_REFTABLE_BYTES >> bits ||
-        l->clusters > (L2_OFFSET_MASK >> bits) || l->data_clusters > (L2_OFFSET_MASK >> bits))
-        return false;
-
     l->reftable_offset = cluster;
     l->refblocks_offset = l->reftable_offset + (l->reftable_clusters << bits);
     uint64_t l1_offset = l->refblocks_offset + (l->refblocks << bits);
@@ -57,6 +53,13 @@ bool qcow2_layout_compute(struct qcow2_layout *l)
     /* the L1 table may be the last thing in the file, and need not be padded */
     l->end = l->mapped && l->l1_entries ? l->clusters << bits : l1_offset + l->l1_entries * 8;
     return true;
+}
+
+bool qcow2_layout_compute(struct qcow2_layout *l)
+{
+    const unsigned bits = l->cluster_bits;
+    return qcow2_layout_count(l) && l->reftable_clusters <= (uint64_t)MAX_REFTABLE_BYTES >> bits &&
+           l->clusters <= (L2_OFFSET_MASK >> bits) && l->data_clusters <= (L2_OFFSET_MASK >> bits);
 }
 
 /* Entries that lead to consecutive clusters from FIRST on: INDEX is the one at the start of BUF. */

@@ -33,6 +33,10 @@ struct qcow2_layout {
 /* False: no qcow2 file can hold a disk of this size with these clusters. */
 bool qcow2_layout_compute(struct qcow2_layout *l);
 
+/* The same, where it only matters how much it would be: the file may be more than can be counted in
+ * refcounts. False: no L1 table could lead to all of the disk. */
+bool qcow2_layout_count(struct qcow2_layout *l);
+
 /* A part of a table: the bytes [OFFSET, OFFSET + LENGTH) of all tables of its kind, one after
  * another. */
 void qcow2_layout_reftable(const struct qcow2_layout *l, uint8_t *buf, uint64_t offset,

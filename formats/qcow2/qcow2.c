@@ -204,13 +204,18 @@ int qcow2_still_there(const struct qcow2 *q, struct img_error *err)
     return 0;
 }
 
-static int qcow2_select_snapshot(struct layer *l, const char *id_or_name, struct img_error *err)
+static int qcow2_select_snapshot(struct layer *l, const struct img_open_options *options,
+                                 struct img_error *err)
 {
     struct qcow2 *q = l->state;
-    const struct qcow2_snapshot *s = qcow2_find_snapshot(q, id_or_name);
+    const char *id = options->snapshot_id, *name = options->snapshot_name;
+    const struct qcow2_snapshot *s = options->snapshot ? qcow2_find_snapshot(q, options->snapshot)
+                                                       : qcow2_find_snapshot_both(q, id, name);
     if (!s)
-        return img_fail(err, ENOENT, "Failed to load snapshot: Can't find snapshot '%s'",
-                        id_or_name);
+        return img_fail_detail(err, ENOENT, "Failed to load snapshot: Can't find snapshot", "'%s'",
+                               options->snapshot ? options->snapshot
+                               : id              ? id
+                                                 : name);
     q->l1_offset = s->l1_offset;
     q->l1_size = s->l1_size;
     l->size = align_down(s->info.disk_size, 512);
@@ -327,6 +332,7 @@ const struct driver qcow2_driver = {
     .create_options = qcow2_create_options,
     .plan = qcow2_plan,
     .create = qcow2_create,
+    .measure = qcow2_measure,
     .amend_options = qcow2_amend_options,
     .amend = qcow2_amend,
     .change_bitmap = qcow2_change_bitmap,

@@ -128,6 +128,9 @@ int qcow2_refuse_features(struct qcow2 *q, uint64_t unknown, struct img_error *e
 /* snapshot.c, bitmap.c, crypt.c */
 int qcow2_read_snapshots(struct qcow2 *q, struct img_error *err);
 const struct qcow2_snapshot *qcow2_find_snapshot(const struct qcow2 *q, const char *id_or_name);
+/* Each may be NULL: any. */
+const struct qcow2_snapshot *qcow2_find_snapshot_both(const struct qcow2 *q, const char *id,
+                                                      const char *name);
 const struct qcow2_snapshot *qcow2_find_snapshot_name(const struct qcow2 *q, const char *name);
 int qcow2_read_bitmaps(struct qcow2 *q, struct img_error *err);
 int qcow2_read_luks_header(struct qcow2 *q, struct img_error *err);

@@ -167,18 +167,24 @@ int qcow2_read_snapshots(struct qcow2 *q, struct img_error *err)
     return 0;
 }
 
+const struct qcow2_snapshot *qcow2_find_snapshot_both(const struct qcow2 *q, const char *id,
+                                                      const char *name)
+{
+    for (size_t i = 0; i < q->snapshot_count; i++) {
+        const struct img_snapshot_info *s = &q->snapshots[i].info;
+        if ((!id || !strcmp(s->id, id)) && (!name || !strcmp(s->name, name)))
+            return &q->snapshots[i];
+    }
+    return NULL;
+}
+
 const struct qcow2_snapshot *qcow2_find_snapshot_name(const struct qcow2 *q, const char *name)
 {
-    for (size_t i = 0; i < q->snapshot_count; i++)
-        if (!strcmp(q->snapshots[i].info.name, name))
-            return &q->snapshots[i];
-    return NULL;
+    return qcow2_find_snapshot_both(q, NULL, name);
 }
 
 const struct qcow2_snapshot *qcow2_find_snapshot(const struct qcow2 *q, const char *id_or_name)
 {
-    for (size_t i = 0; i < q->snapshot_count; i++)
-        if (!strcmp(q->snapshots[i].info.id, id_or_name))
-            return &q->snapshots[i];
-    return qcow2_find_snapshot_name(q, id_or_name);
+    const struct qcow2_snapshot *s = qcow2_find_snapshot_both(q, id_or_name, NULL);
+    return s ? s : qcow2_find_snapshot_name(q, id_or_name);
 }

@@ -186,6 +186,17 @@ static int raw_create(const struct create_plan *plan, struct file *f, struct img
     return ret < 0 ? ret : file_zero(f, host(0), min_u64(size, 512), err);
 }
 
+/* A raw file is as long as its disk, whatever lies in it. */
+static int raw_measure(const struct measure_request *r, struct img_measurement *out,
+                       struct img_error *err)
+{
+    (void)err;
+    uint64_t size = r->source ? r->source->virtual_size : options_number(r->options, "size", 0);
+    *out = (struct img_measurement){.required = align_up(size, 512)};
+    out->fully_allocated = out->required;
+    return 0;
+}
+
 /* Before anything is changed: is it a size that this file can have? */
 static int check_resize(const struct layer *l, const struct resize_request *r, uint64_t length,
                         struct img_error *err)
@@ -245,4 +256,5 @@ const struct driver raw_driver = {
     .create_options = create_options,
     .plan = raw_plan,
     .create = raw_create,
+    .measure = raw_measure,
 };

@@ -12,8 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of the host file, besides the format's. */
-static const struct option_desc host_options[] = {
+const struct option_desc host_options[] = {
     {"size", OPTION_SIZE, "Virtual disk size", NULL},
     {"nocow", OPTION_BOOL, "Turn off copy-on-write (valid only on btrfs)", NULL},
     {"preallocation", OPTION_STRING, "Preallocation mode (allowed values: off, falloc, full)",

@@ -114,7 +114,8 @@ static int print_snapshot(FILE *out, const struct scene *s, const struct disk *d
     struct view v = {0};
     int ret = scene_look(&img, s, disks, 0, err);
     if (!ret)
-        ret = img->layers[0]->driver->select_snapshot(img->layers[0], id, err);
+        ret = img->layers[0]->driver->select_snapshot(
+            img->layers[0], &(struct img_open_options){.snapshot = id}, err);
     if (!ret)
         ret = take_guest(&v, img, err);
     if (!ret)

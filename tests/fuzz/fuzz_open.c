@@ -91,7 +91,8 @@ static void read_snapshots(struct img *img, const struct img_info *info)
     struct layer *l = img->layers[0];
     for (size_t i = 0; i < info->snapshot_count && i < MAX_SNAPSHOTS_READ; i++) {
         struct img_error err = IMG_ERROR_INIT;
-        if (l->driver->select_snapshot(l, info->snapshots[i].id, &err) == 0)
+        struct img_open_options chosen = {.snapshot = info->snapshots[i].id};
+        if (l->driver->select_snapshot(l, &chosen, &err) == 0)
             read_disk(img);
         else
             REQUIRE(err.code && err.message);

@@ -139,7 +139,8 @@ static uint64_t sum_bytes(uint64_t sum, const uint8_t *bytes, size_t size)
 static void print_snapshot(FILE *out, const struct trial *t, const struct img_snapshot_info *s)
 {
     struct img *img = open_state(t, 0);
-    assert_int_equal(img->layers[0]->driver->select_snapshot(img->layers[0], s->id, NULL), 0);
+    struct img_open_options chosen = {.snapshot = s->id};
+    assert_int_equal(img->layers[0]->driver->select_snapshot(img->layers[0], &chosen, NULL), 0);
     uint8_t *bytes = read_disk(img);
     fprintf(out, "snapshot %s %s, %" PRIu64 " bytes: %" PRIx64 ", VM %" PRIu64 "\n", s->id, s->name,
             s->disk_size, sum_bytes(0, bytes, img_size(img)), s->vm_state_size);

@@ -126,6 +126,14 @@ static void table_cut_short(void **state)
     image_free(&m);
 }
 
+/* Goes over to a snapshot: any of the names may be NULL. */
+static int choose(struct layer *l, const char *any, const char *id, const char *name,
+                  struct img_error *err)
+{
+    struct img_open_options o = {.snapshot = any, .snapshot_id = id, .snapshot_name = name};
+    return l->driver->select_snapshot(l, &o, err);
+}
+
 static void reading_a_snapshot(void **state)
 {
     (void)state;
@@ -144,14 +152,22 @@ static void reading_a_snapshot(void **state)
     struct layer *l = img->layers[0];
     assert_int_equal(img_read(img, &byte, 1, 0, NULL), 0);
     assert_int_equal(byte, 'N');
-    assert_int_equal(l->driver->select_snapshot(l, "1", &err), 0); /* the ID goes before the name */
+    assert_int_equal(choose(l, "1", NULL, NULL, &err), 0); /* the ID goes before the name */
     assert_int_equal(img_size(img), 4 << 20);
     assert_int_equal(img_read(img, &byte, 1, 0, NULL), 0);
     assert_int_equal(byte, 'T');
-    assert_int_equal(l->driver->select_snapshot(l, "2", &err), 0);
+    assert_int_equal(choose(l, "2", NULL, NULL, &err), 0);
     assert_int_equal(img_size(img), 2 << 20);
-    expect_error(&err, l->driver->select_snapshot(l, "third", &err), ENOENT,
-                 "Failed to load snapshot: Can't find snapshot 'third'");
+    expect_error(&err, choose(l, "third", NULL, NULL, &err), ENOENT,
+                 "Failed to load snapshot: Can't find snapshot ('third')");
+    expect_error(&err, choose(l, NULL, "1", two[1].name, &err), ENOENT,
+                 "Failed to load snapshot: Can't find snapshot ('1')"); /* one has to have both */
+    expect_error(&err, choose(l, NULL, "a", NULL, &err), ENOENT,
+                 "Failed to load snapshot: Can't find snapshot ('a')");
+    assert_int_equal(choose(l, NULL, "1", two[0].name, &err), 0);
+    assert_int_equal(img_size(img), 4 << 20);
+    assert_int_equal(choose(l, NULL, NULL, two[1].name, &err), 0);
+    assert_int_equal(img_size(img), 2 << 20);
     img_close(img);
     image_free(&m);
 }
