@@ -44,7 +44,8 @@ UNIT_ALL  := $(sort $(wildcard tests/unit/*.c))
 UNIT_SRC  := $(filter tests/unit/test_%,$(UNIT_ALL))
 UNIT_HELP := $(filter-out $(UNIT_SRC),$(UNIT_ALL))
 HELPER_SRC := $(sort $(wildcard tests/cli/*.c tests/interop/*.c tests/bench/*.c))
-CRASH_SRC := $(filter-out tests/crash/preload.c,$(sort $(wildcard tests/crash/*.c)))
+CRASH_SRC := $(filter-out tests/crash/preload.c tests/crash/calls.c,\
+               $(sort $(wildcard tests/crash/*.c)))
 FUZZ_SRC  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
@@ -54,7 +55,7 @@ TOOL_OBJ := $(call obj,$(TOOL_SRC))
 UNIT_BIN   := $(patsubst %.c,$(BUILD)/%,$(UNIT_SRC))
 HELPER_BIN := $(patsubst %.c,$(BUILD)/%,$(HELPER_SRC))
 REPLAY_BIN := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/fuzz/replay_%,$(FUZZ_SRC))
-CRASH_BIN  := $(addprefix $(BUILD)/tests/crash/,crash preload.so)
+CRASH_BIN  := $(addprefix $(BUILD)/tests/crash/,crash preload.so calls.so)
 FUZZ_BIN   := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ_SRC))
 
 # ---- flags --------------------------------------------------------------------------------------
@@ -163,8 +164,8 @@ $(BUILD)/tests/crash/crash: $(call obj,$(CRASH_SRC)) $(BUILD)/libimgtool.a $(BUI
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(LINK) -o $@ $(filter %.o %.a,$^) $(LIBS)
 
-# Lives inside QEMU's programs: no sanitizer, nothing of ours.
-$(BUILD)/tests/crash/preload.so: tests/crash/preload.c tests/crash/crash_log.h
+# Live inside other programs: no sanitizer, nothing of ours.
+$(BUILD)/tests/crash/%.so: tests/crash/%.c tests/crash/crash_log.h
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -std=gnu11 -O2 -fPIC -shared $(WARN) -D_GNU_SOURCE -o $@ $< -ldl
 
