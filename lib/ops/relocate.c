@@ -163,7 +163,7 @@ static int look_for_journal(struct relocation *r, const struct layer *l, struct 
     if (r->result.finished && r->given->dry_run)
         return 0;
     char *real = realpath(l->file->name, NULL);
-    int ret = real ? journal_find(&r->old, real, err) : 0;
+    int ret = real ? journal_find(&r->old, real, err) : errno == ENOMEM ? img_fail_nomem(err) : 0;
     free(real);
     return ret;
 }

@@ -60,7 +60,7 @@ static char *resolve_folder(const char *path)
         char *real = length ? realpath(head, NULL) : strdup("");
         if (real && asprintf(&out, "%s%s", strcmp(real, "/") ? real : "", path + length) < 0)
             out = NULL;
-        if (!real && !length)
+        if (!real && (!length || errno == ENOMEM))
             break;
         free(real);
     }

@@ -121,12 +121,17 @@ static int open_both(const struct same_request *r, struct side *a, struct side *
                      struct img_error *err)
 {
     *alone = false;
-    if (open_one(&a->img, r, r->old, 0, NULL) == 0 && open_one(&b->img, r, r->new, 0, NULL) == 0)
+    int ret = open_one(&a->img, r, r->old, 0, NULL);
+    if (!ret)
+        ret = open_one(&b->img, r, r->new, 0, NULL);
+    if (ret == -ENOMEM)
+        return img_fail_nomem(err);
+    if (!ret)
         return 0;
     *alone = true;
     img_close(a->img);
     a->img = NULL;
-    int ret = open_one(&a->img, r, r->old, IMG_OPEN_NO_BACKING, err);
+    ret = open_one(&a->img, r, r->old, IMG_OPEN_NO_BACKING, err);
     return ret < 0 ? ret : open_one(&b->img, r, r->new, IMG_OPEN_NO_BACKING, err);
 }
 
