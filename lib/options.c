@@ -14,7 +14,7 @@ static struct option_item *find(const struct option_set *o, const char *name)
     return NULL;
 }
 
-static void add_table(struct option_set *o, const struct option_desc *table)
+void options_add(struct option_set *o, const struct option_desc *table)
 {
     for (; table && table->name && o->count < OPTIONS_MAX; table++)
         if (!find(o, table->name))
@@ -25,8 +25,8 @@ void options_init(struct option_set *o, const struct option_desc *first,
                   const struct option_desc *second)
 {
     *o = (struct option_set){.count = 0};
-    add_table(o, first);
-    add_table(o, second);
+    options_add(o, first);
+    options_add(o, second);
 }
 
 void options_clear(struct option_set *o)

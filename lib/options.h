@@ -34,6 +34,8 @@ struct option_set {
 /* The options of FIRST, then those of SECOND (may be NULL) that FIRST does not have. */
 void options_init(struct option_set *o, const struct option_desc *first,
                   const struct option_desc *second);
+/* Those of one more table (may be NULL) that O does not have. */
+void options_add(struct option_set *o, const struct option_desc *table);
 void options_clear(struct option_set *o);
 
 /* "NAME=VALUE,..."; a comma in a value is doubled, NAME alone is on, noNAME off. The last one
