@@ -132,6 +132,54 @@ struct driver_writing {
     int (*settle)(struct layer *l, struct img_error *err);
 };
 
+/*
+ * Building a new image whose disk comes in order, each part of it once. Everything is given its
+ * place in turn, tables are written once each, and the core writes the data itself. Runs are whole
+ * units, but for extents that are only expected.
+ *
+ *   create     a builder for a plan
+ *   expect     the disk from front to back, as it is known before anything is read
+ *   start      the files are there
+ *   data ...   again from front to back: what there is; never more than was expected
+ *   finish     the image is complete; not yet flushed
+ *
+ * What is not mentioned is read from the backing file, or as zeroes without one.
+ */
+struct build_place {
+    struct file *file;
+    host_off host;
+};
+
+struct driver_building {
+    /* COMPRESS: runs of one unit may come compressed. */
+    int (*create)(void **builder, struct create_plan *plan, bool compress, struct img_error *err);
+    void (*destroy)(void *builder); /* NULL is fine */
+    uint64_t (*unit)(const void *builder);
+    /* Can a range be said to be zero, or must zeroes be written where a backing file is below? */
+    bool (*says_zero)(const void *builder);
+    /* There may be data here, or zeroes that hide a backing file. */
+    int (*expect)(void *builder, guest_off off, uint64_t len, struct img_error *err);
+    /* SEQUENTIAL: F is a pipe, all that was expected comes, in one run for each extent, and the
+     * core writes no data before finish. */
+    int (*start)(void *builder, struct file *f, struct file *data_file, bool sequential,
+                 struct img_error *err);
+    /* A place for a run of data, all in one. */
+    int (*data)(void *builder, guest_off off, uint64_t len, struct build_place *out,
+                struct img_error *err);
+    /* For STORED bytes that a compressor made of one unit. NULL: the format has no such thing. */
+    int (*compressed)(void *builder, guest_off off, uint64_t stored, struct build_place *out,
+                      struct img_error *err);
+    int (*zero)(void *builder, guest_off off, uint64_t len, struct img_error *err);
+    int (*finish)(void *builder, struct img_error *err);
+
+    /* One for each thread; LEVEL 0 is the format's choice. */
+    int (*compressor_create)(void **compressor, const void *builder, int level,
+                             struct img_error *err);
+    void (*compressor_destroy)(void *compressor);
+    /* Into OUT, which has room for a unit. 0: it would not become shorter. */
+    size_t (*compress)(void *compressor, const void *unit, void *out);
+};
+
 /* A new size for a disk; the core has checked that it is one. */
 struct resize_request {
     uint64_t size;
@@ -200,6 +248,7 @@ struct driver {
     /* How large an image of the options would be. NULL: nobody can say. */
     int (*measure)(const struct measure_request *r, struct img_measurement *out,
                    struct img_error *err);
+    const struct driver_building *building; /* NULL: a disk has to be written into the new image */
 
     /* What an image can be given later. */
     const struct option_desc *amend_options;

@@ -63,8 +63,8 @@ static int open_all(struct img *img, const char *filename, const struct img_open
     return ret;
 }
 
-int img_open(struct img **out, const char *filename, const struct img_open_options *options,
-             struct img_error *err)
+int img_open_plainly(struct img **out, const char *filename, const struct img_open_options *options,
+                     struct img_error *err)
 {
     struct img_open_options effective = options ? *options : (struct img_open_options){0};
     struct img *img = calloc(1, sizeof *img);
@@ -76,16 +76,28 @@ int img_open(struct img **out, const char *filename, const struct img_open_optio
     bool writable = effective.flags & IMG_OPEN_WRITE;
     if (writable && (wants_snapshot(&effective) || (effective.flags & IMG_OPEN_FORCE_SHARE))) {
         free(img);
-        return img_fail(err, EINVAL, "Could not open '%s': %s", filename,
+        return img_fail(err, EINVAL, "%s",
                         wants_snapshot(&effective)
                             ? "a snapshot cannot be opened for writing"
                             : "force-share=on can only be used with read-only images");
     }
     int ret = open_all(img, filename, &effective, err);
     if (ret < 0)
-        img_prefix(err, ret, "Could not open '%s': ", filename);
-    else if (wants_snapshot(&effective))
-        ret = select_snapshot(img->layers[0], &effective, err);
+        img_close(img);
+    else
+        *out = img;
+    return ret;
+}
+
+int img_open(struct img **out, const char *filename, const struct img_open_options *options,
+             struct img_error *err)
+{
+    struct img *img;
+    int ret = img_open_plainly(&img, filename, options, err);
+    if (ret < 0)
+        return img_prefix(err, ret, "Could not open '%s': ", filename);
+    if (options && wants_snapshot(options))
+        ret = select_snapshot(img->layers[0], options, err);
     if (ret < 0)
         img_close(img);
     else

@@ -41,6 +41,10 @@ int img_open_file(struct img **out, struct file *f, struct file *data_file, cons
 int img_open_memory(struct img **out, const void *data, size_t size, const char *format,
                     unsigned flags, struct img_error *err);
 
+/* img_open without its words in front of the message, and without a snapshot. */
+int img_open_plainly(struct img **out, const char *filename, const struct img_open_options *options,
+                     struct img_error *err);
+
 /* write.c: brings what the guest wrote to disk, before anything else changes the image. */
 int layer_settle(struct layer *l, struct img_error *err);
 
@@ -48,6 +52,10 @@ int layer_settle(struct layer *l, struct img_error *err);
  * clear. */
 int layer_open_top(struct layer **out, struct image_ref *ref, const char *filename,
                    const struct img_open_options *options, struct img_error *err);
+
+/* read.c: reads E, all of which L holds or says is zero, at OFF of the disk. */
+int layer_read_extent(struct layer *l, const struct extent *e, void *buf, guest_off off,
+                      struct img_error *err);
 
 /* ops/info.c: describes a layer; *OUT is for img_info_free. */
 int layer_describe(struct img_info **out, struct layer *l, struct img_error *err);

@@ -102,6 +102,8 @@ enum img_open_flags {
      * other program may write it, or read its metadata, meanwhile. An image that is marked corrupt
      * is refused, but for img_repair. Not with IMG_OPEN_FORCE_SHARE or a snapshot. */
     IMG_OPEN_WRITE = 1 << 6,
+    /* No other program may write the image meanwhile, even if it is a raw disk. */
+    IMG_OPEN_STILL = 1 << 7,
 };
 
 enum img_warning {
@@ -824,6 +826,61 @@ struct img_measurement {
  */
 IMG_API int img_measure(struct img_measurement *out, struct img *source,
                         const struct img_measure_options *options, struct img_error *err);
+
+/* ---- converting --------------------------------------------------------------------------- */
+
+enum img_convert_flags {
+    IMG_CONVERT_COMPRESS = 1 << 0,
+    /* The target exists, as an image of OPTIONS->format, and its disk is written. Without this, a
+     * new image takes the name of the target. */
+    IMG_CONVERT_EXISTING = 1 << 1,
+    IMG_CONVERT_TARGET_IS_ZERO = 1 << 2, /* EXISTING: its disk reads as zeroes */
+    IMG_CONVERT_TARGET_OPTS = 1 << 3,    /* EXISTING: TARGET is a list of options */
+    /* Sectors that cannot be read become zeroes, with a warning for each. */
+    IMG_CONVERT_SALVAGE = 1 << 4,
+    /* Persistent bitmaps of the source are copied; those that are inconsistent are an error, or
+     * left out with a warning. */
+    IMG_CONVERT_BITMAPS = 1 << 5,
+    IMG_CONVERT_SKIP_BROKEN_BITMAPS = 1 << 6,
+    /* Zeroes are written as data, too: all of the target is allocated. */
+    IMG_CONVERT_DENSE = 1 << 7,
+};
+
+struct img_convert_options {
+    const char *const *sources; /* their disks, one behind the other, are the target's */
+    size_t source_count;
+    const struct img_open_options *open; /* how to open the sources; NULL: as img_open does */
+    const char *format;                  /* of the target; NULL: "raw" */
+    const char *options; /* of a new target: as for img_create, and compression_level=N */
+    /* Of a new target, as it will name it. The source then gives only what it holds itself, not
+     * what lies below it. */
+    const char *backing_file, *backing_format;
+    unsigned flags;       /* enum img_convert_flags, or-ed */
+    uint64_t sparse_size; /* so many zeroes in a row are left out; 0: 4096 */
+    unsigned threads;     /* 0: one for each processor */
+    uint64_t rate;        /* bytes a second at most; 0: as fast as it goes */
+    void (*warn)(void *opaque, const char *message);
+    img_progress progress; /* phases "preallocate", "copy"; from any thread. May be NULL. */
+    /* Asked now and then, from any thread; when it is true, the call fails with -ECANCELED. May be
+     * NULL. */
+    bool (*cancelled)(void *opaque);
+    void *opaque;
+};
+
+/*
+ * Makes the image TARGET, a path or "file:PATH", with the disk of the source. A new file appears
+ * under its name when it is complete and on disk; what was there is then replaced. When the call
+ * fails, nothing has changed, but for a block device or, with IMG_CONVERT_EXISTING, an image,
+ * which are written in place.
+ *
+ * The same source and options give the same bytes, whatever the number of threads. Memory: 1 MiB
+ * (or a cluster, if it is larger) for each thread, twice with compression, and the tables at hand;
+ * 64 MiB at most, whatever the sizes of the disks.
+ *
+ * Errors are those of img_open, img_create and img_write.
+ */
+IMG_API int img_convert(const char *target, const struct img_convert_options *options,
+                        struct img_error *err);
 
 /* ---- changing ----------------------------------------------------------------------------- */
 

@@ -30,7 +30,8 @@ static struct lock wanted_lock(const struct layer *l, unsigned flags)
 {
     if (flags & IMG_OPEN_WRITE)
         return LOCK_WRITER;
-    bool shared = (flags & IMG_OPEN_FORCE_SHARE) || l->driver->plain;
+    bool plain = l->driver->plain && !(flags & IMG_OPEN_STILL);
+    bool shared = (flags & IMG_OPEN_FORCE_SHARE) || plain;
     return shared ? LOCK_SHARER : LOCK_READER;
 }
 

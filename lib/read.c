@@ -8,10 +8,9 @@
 #include <inttypes.h>
 #include <string.h>
 
-static int read_extent(struct img *img, const struct extent *e, unsigned depth, void *buf,
-                       guest_off off, struct img_error *err)
+int layer_read_extent(struct layer *l, const struct extent *e, void *buf, guest_off off,
+                      struct img_error *err)
 {
-    struct layer *l = img->layers[depth];
     switch (e->kind) {
     case IMG_EXTENT_UNALLOCATED:
     case IMG_EXTENT_ZERO:
@@ -44,7 +43,7 @@ int img_read(struct img *img, void *buf, size_t length, uint64_t offset, struct 
         guest_off off = guest(offset);
         int ret = chain_map(img, off, length, MAP_ALLOCATION, NULL, &e, &depth, err);
         if (!ret)
-            ret = read_extent(img, &e, depth, p, off, err);
+            ret = layer_read_extent(img->layers[depth], &e, p, off, err);
         if (ret < 0) {
             img_prefix(err, ret, "Error while reading offset %" PRIu64 " of '%s': ", offset,
                        img->layers[0]->filename);

@@ -9,6 +9,7 @@ int cmd_advise_cache(struct tool *tool, int argc, char **argv);
 int cmd_amend(struct tool *tool, int argc, char **argv);
 int cmd_bitmap(struct tool *tool, int argc, char **argv);
 int cmd_check(struct tool *tool, int argc, char **argv);
+int cmd_convert(struct tool *tool, int argc, char **argv);
 int cmd_create(struct tool *tool, int argc, char **argv);
 int cmd_info(struct tool *tool, int argc, char **argv);
 int cmd_undo(struct tool *tool, int argc, char **argv);

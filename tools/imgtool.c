@@ -88,6 +88,34 @@ const struct command commands[] = {
      "possible\n"
      "with this format\n",
      cmd_check},
+    {"convert", "Copy the disk of an image, or of several, to another",
+     "[-f FMT | --image-opts] [-O FMT] [-o OPTIONS] [-c] [-B BACKING -F FMT] [-l SNAPSHOT]\n"
+     "        [-S SIZE] [-n [--target-is-zero] [--target-image-opts]] [--bitmaps\n"
+     "        [--skip-broken-bitmaps]] [--salvage] [-m N] [-r RATE] [-t CACHE] [-T CACHE] [-C] "
+     "[-W]\n"
+     "        [-U] [-p] [-q] [--object OBJDEF] FILENAME... TARGET\n\nArguments:\n" OPEN_OPTIONS
+     "  -O FMT\n     the format of TARGET (default raw)\n"
+     "  -o OPTIONS\n     NAME=VALUE,... of the new image; '-o help' lists them. And, with -c,\n"
+     "     compression_level=N: zlib 1 to 12 (9 without libdeflate), zstd 1 to 22\n"
+     "  -c\n     compress\n"
+     "  -B BACKING, -F FMT\n     a file below TARGET, as TARGET will name it, and its format: only "
+     "what\n     FILENAME itself holds is copied\n"
+     "  -l SNAPSHOT\n     the disk of an internal snapshot, by ID or name\n"
+     "  -S SIZE\n     so many zeroes in a row are left out (default 4k); 0: none are\n"
+     "  -n\n     TARGET exists: its disk is written\n"
+     "  --target-is-zero\n     with -n: TARGET's disk reads as zeroes\n"
+     "  --target-image-opts\n     with -n: TARGET is a list of options\n"
+     "  --bitmaps\n     copy persistent bitmaps, too\n"
+     "  --skip-broken-bitmaps\n     with --bitmaps: leave out those that are inconsistent\n"
+     "  --salvage\n     what cannot be read becomes zeroes\n"
+     "  -m N\n     threads (1 to 16; default: one for each processor)\n"
+     "  -r RATE\n     bytes a second at most\n" PROGRESS_HELP
+     "  -q\n     no warnings, no progress\n"
+     "  -t CACHE, -T CACHE\n     of TARGET and of FILENAME, taken as qemu-img does, of no effect\n"
+     "  -C, -W\n     taken as qemu-img does, of no effect\n"
+     "  FILENAME...\n     the disks of several are put one behind the other\n"
+     "  TARGET\n     what stands there is replaced once the new image is complete\n",
+     cmd_convert},
     {"create", "Create and format new image file",
      "[-f FMT] [-o OPTIONS] [-b BACKING [-F FMT]] [-u] [-p] [-q] FILENAME [SIZE]\n\nArguments:\n"
      "  -h, --help\n     print this help and exit\n"

@@ -37,14 +37,6 @@ const struct option_desc qcow2_create_options[] = {
     {NULL, OPTION_STRING, NULL, NULL},
 };
 
-/* Everything that is written. */
-struct new_image {
-    struct qcow2_layout layout;
-    struct qcow2_header header;
-    struct qcow2_header_parts names; /* the option set's */
-    enum preallocation preallocation;
-};
-
 /* ---- options, in the order and the words of QEMU ---- */
 
 /* Where TEXT stands in the list WORDS; PARAMETER is QEMU's newer name of the option. */
@@ -59,7 +51,7 @@ static int choose(const char *parameter, const char *text, const char *const *wo
     return img_fail(err, EINVAL, "Parameter '%s' does not accept value '%s'", parameter, text);
 }
 
-static int read_choices(struct new_image *n, const struct option_set *o, struct img_error *err)
+static int read_choices(struct qcow2_new *n, const struct option_set *o, struct img_error *err)
 {
     static const char *const versions[] = {"0.10", "v2", "1.1", "v3"};
     static const char *const modes[] = {"off", "metadata", "falloc", "full"};
@@ -109,7 +101,7 @@ int qcow2_read_cluster_size(uint32_t *bits, const struct option_set *o, struct i
     return 0;
 }
 
-static int check_clusters(struct new_image *n, const struct option_set *o, struct img_error *err)
+static int check_clusters(struct qcow2_new *n, const struct option_set *o, struct img_error *err)
 {
     bool extended = options_on(o, "extended_l2");
     if (extended && n->header.version < 3)
@@ -120,7 +112,7 @@ static int check_clusters(struct new_image *n, const struct option_set *o, struc
     return qcow2_read_cluster_size(&n->header.cluster_bits, o, err);
 }
 
-static int check_backing(struct new_image *n, const struct option_set *o, struct img_error *err)
+static int check_backing(struct qcow2_new *n, const struct option_set *o, struct img_error *err)
 {
     n->names.backing = options_text(o, "backing_file");
     n->names.backing_format = options_text(o, "backing_fmt");
@@ -147,7 +139,7 @@ int qcow2_check_refcount_bits(uint64_t bits, uint32_t version, const char *newer
     return 0;
 }
 
-static int check_refcounts(struct new_image *n, const struct option_set *o, struct img_error *err)
+static int check_refcounts(struct qcow2_new *n, const struct option_set *o, struct img_error *err)
 {
     uint64_t bits = options_number(o, "refcount_bits", 0);
     bool lazy = options_on(o, "lazy_refcounts");
@@ -163,7 +155,7 @@ static int check_refcounts(struct new_image *n, const struct option_set *o, stru
     return 0;
 }
 
-static int check_data_file(struct new_image *n, const struct option_set *o, struct img_error *err)
+static int check_data_file(struct qcow2_new *n, const struct option_set *o, struct img_error *err)
 {
     const char *name = options_text(o, "data_file");
     bool raw = options_on(o, "data_file_raw");
@@ -185,7 +177,7 @@ static int check_data_file(struct new_image *n, const struct option_set *o, stru
     return 0;
 }
 
-static int check_options(struct new_image *n, const struct option_set *o, struct img_error *err)
+static int check_options(struct qcow2_new *n, const struct option_set *o, struct img_error *err)
 {
     int ret = refuse_encryption(o, err);
     if (!ret)
@@ -207,7 +199,7 @@ static int check_options(struct new_image *n, const struct option_set *o, struct
 
 /* ---- the plan ---- */
 
-static int lay_out(struct new_image *n, uint64_t size, struct img_error *err)
+static int lay_out(struct qcow2_new *n, uint64_t size, struct img_error *err)
 {
     struct qcow2_layout *l = &n->layout;
     struct qcow2_header *h = &n->header;
@@ -232,7 +224,7 @@ static int lay_out(struct new_image *n, uint64_t size, struct img_error *err)
 }
 
 /* Does everything that the header names have room in its cluster? */
-static int check_names(const struct new_image *n, struct img_error *err)
+static int check_names(const struct qcow2_new *n, struct img_error *err)
 {
     const struct qcow2_header_parts *names = &n->names;
     struct qcow2_header_parts alone = {.data_file = names->data_file};
@@ -256,7 +248,7 @@ static int check_names(const struct new_image *n, struct img_error *err)
 
 int qcow2_plan(struct create_plan *plan, const struct option_set *options, struct img_error *err)
 {
-    struct new_image *n = calloc(1, sizeof *n);
+    struct qcow2_new *n = calloc(1, sizeof *n);
     if (!n)
         return img_fail_nomem(err);
     plan->layout = n;
@@ -312,11 +304,7 @@ static int write_tables(struct file *f, const struct qcow2_layout *l, uint8_t *b
     return ret;
 }
 
-/*
- * The first sector comes last: without it, there is no image. On a device, where old bytes would
- * show through, all else is on disk before.
- */
-static int write_header(struct file *f, const struct new_image *n, struct img_error *err)
+int qcow2_write_new_header(struct file *f, const struct qcow2_new *n, struct img_error *err)
 {
     size_t size = (size_t)1 << n->header.cluster_bits;
     uint8_t *cluster = malloc(size);
@@ -336,24 +324,19 @@ static int write_header(struct file *f, const struct new_image *n, struct img_er
     return ret;
 }
 
-/*
- * A device that is written in place stops being the old image before it begins to be the new one.
- * Of more than a sector, a part could be zeroed that is none of the old image's header.
- */
-static int clear_header(struct file *f, struct img_error *err)
+int qcow2_clear_header(struct file *f, struct img_error *err)
 {
     int ret = file_zero(f, host(0), HEADER_SECTOR, err);
     return ret < 0 ? ret : file_flush(f, err);
 }
 
-int qcow2_create(const struct create_plan *plan, struct file *f, struct img_error *err)
+int qcow2_write_new_tables(struct file *f, const struct qcow2_new *n, struct img_error *err)
 {
-    const struct new_image *n = plan->layout;
     const struct qcow2_layout *l = &n->layout;
     uint8_t *buf = malloc(PIECE);
     int ret = buf ? 0 : img_fail_nomem(err);
     if (!ret && f->device)
-        ret = clear_header(f, err);
+        ret = qcow2_clear_header(f, err);
     if (!ret)
         ret = write_tables(f, l, buf, err);
     uint64_t data = min_u64(l->metadata, l->end);
@@ -363,8 +346,13 @@ int qcow2_create(const struct create_plan *plan, struct file *f, struct img_erro
         ret = file_extend(f, data, l->end, l->external_data ? PREALLOC_OFF : n->preallocation, err);
     if (ret < 0 && ret != -ECANCELED)
         img_prefix(err, ret, "Could not resize image: ");
-    if (!ret)
-        ret = write_header(f, n, err);
     free(buf);
     return ret;
+}
+
+int qcow2_create(const struct create_plan *plan, struct file *f, struct img_error *err)
+{
+    const struct qcow2_new *n = plan->layout;
+    int ret = qcow2_write_new_tables(f, n, err);
+    return ret < 0 ? ret : qcow2_write_new_header(f, n, err);
 }

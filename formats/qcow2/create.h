@@ -2,7 +2,8 @@
 #ifndef QCOW2_CREATE_H
 #define QCOW2_CREATE_H
 
-#include "lib/driver.h"
+#include "formats/qcow2/encode.h"
+#include "formats/qcow2/layout.h"
 
 /* Options that an image can be created with and given later. */
 #define QCOW2_COMMON_OPTIONS                                                                       \
@@ -18,6 +19,14 @@
         "refcount_bits", OPTION_NUMBER, "Width of a reference count entry in bits", "16"           \
     }
 
+/* Everything that is written: a plan's layout. */
+struct qcow2_new {
+    struct qcow2_layout layout;
+    struct qcow2_header header;
+    struct qcow2_header_parts names; /* the option set's */
+    enum preallocation preallocation;
+};
+
 extern const struct option_desc qcow2_create_options[];
 
 int qcow2_plan(struct create_plan *plan, const struct option_set *options, struct img_error *err);
@@ -32,5 +41,19 @@ int qcow2_check_refcount_bits(uint64_t bits, uint32_t version, const char *newer
 /* measure.c: how large an image of these options would be. */
 int qcow2_measure(const struct measure_request *r, struct img_measurement *out,
                   struct img_error *err);
+/* All but the header, which is cleared first on a device. */
+int qcow2_write_new_tables(struct file *f, const struct qcow2_new *n, struct img_error *err);
+
+/*
+ * The first sector comes last: without it, there is no image. On a device, where old bytes would
+ * show through, all else is on disk before.
+ */
+int qcow2_write_new_header(struct file *f, const struct qcow2_new *n, struct img_error *err);
+
+/*
+ * A device that is written in place stops being the old image before it begins to be the new one.
+ * Of more than a sector, a part could be zeroed that is none of the old image's header.
+ */
+int qcow2_clear_header(struct file *f, struct img_error *err);
 
 #endif

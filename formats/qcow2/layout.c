@@ -34,8 +34,10 @@ bool qcow2_layout_count(struct qcow2_layout *l)
     l->l1_entries = div_round_up(guest_clusters, cluster >> entry_bits);
     if (l->size > INT64_MAX || l->l1_entries > MAX_L1_BYTES / 8)
         return false;
-    l->data_clusters = l->mapped ? guest_clusters : 0;
-    l->l2_tables = l->mapped ? l->l1_entries : 0;
+    if (!l->counted) {
+        l->data_clusters = l->mapped ? guest_clusters : 0;
+        l->l2_tables = l->mapped ? l->l1_entries : 0;
+    }
 
     uint64_t l1_clusters = div_round_up(l->l1_entries * 8, cluster);
     uint64_t inside = l->external_data ? 0 : l->data_clusters;
@@ -51,7 +53,8 @@ bool qcow2_layout_count(struct qcow2_layout *l)
     l->data_offset = l->external_data ? 0 : data_offset;
     l->metadata = data_offset;
     /* the L1 table may be the last thing in the file, and need not be padded */
-    l->end = l->mapped && l->l1_entries ? l->clusters << bits : l1_offset + l->l1_entries * 8;
+    bool more = l->l2_tables || inside;
+    l->end = more ? l->clusters << bits : l1_offset + l->l1_entries * 8;
     return true;
 }
 

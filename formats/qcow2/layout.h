@@ -18,6 +18,7 @@ struct qcow2_layout {
     bool extended_l2;
     bool external_data; /* the data lies in another file, at the guest's offsets */
     bool mapped;        /* every guest cluster has its place: metadata is preallocated */
+    bool counted; /* else: l2_tables and data_clusters are given, at most so many are needed */
 
     /* computed; offsets in bytes */
     uint64_t reftable_offset, reftable_clusters;

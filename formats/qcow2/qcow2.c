@@ -2,6 +2,7 @@
 #include "formats/qcow2/qcow2.h"
 #include "formats/qcow2/amend.h"
 #include "formats/qcow2/backing.h"
+#include "formats/qcow2/build.h"
 #include "formats/qcow2/create.h"
 #include "formats/qcow2/ondisk.h"
 #include "formats/qcow2/snapshot_change.h"
@@ -333,6 +334,7 @@ const struct driver qcow2_driver = {
     .plan = qcow2_plan,
     .create = qcow2_create,
     .measure = qcow2_measure,
+    .building = &qcow2_building,
     .amend_options = qcow2_amend_options,
     .amend = qcow2_amend,
     .change_bitmap = qcow2_change_bitmap,

@@ -197,6 +197,89 @@ static int raw_measure(const struct measure_request *r, struct img_measurement *
     return 0;
 }
 
+/* ---- building: every run is where it always is --------------------------------------------- */
+
+struct raw_builder {
+    const struct raw_layout *layout;
+    struct file *file;
+};
+
+static int build_create(void **out, struct create_plan *plan, bool compress, struct img_error *err)
+{
+    struct raw_builder *b = calloc(1, sizeof *b);
+    (void)compress;
+    if (!b)
+        return img_fail_nomem(err);
+    b->layout = plan->layout;
+    *out = b;
+    return 0;
+}
+
+static uint64_t build_unit(const void *builder)
+{
+    (void)builder;
+    return 512;
+}
+
+static bool build_says_zero(const void *builder)
+{
+    (void)builder;
+    return true;
+}
+
+static int build_expect(void *builder, guest_off off, uint64_t len, struct img_error *err)
+{
+    (void)builder;
+    (void)off;
+    (void)len;
+    (void)err;
+    return 0;
+}
+
+static int build_start(void *builder, struct file *f, struct file *data_file, bool sequential,
+                       struct img_error *err)
+{
+    struct raw_builder *b = builder;
+    (void)data_file;
+    b->file = f;
+    return sequential ? 0 : file_extend(f, 0, b->layout->size, b->layout->preallocation, err);
+}
+
+static int build_data(void *builder, guest_off off, uint64_t len, struct build_place *out,
+                      struct img_error *err)
+{
+    const struct raw_builder *b = builder;
+    (void)len;
+    (void)err;
+    *out = (struct build_place){b->file, host(off.v)};
+    return 0;
+}
+
+static int build_zero(void *builder, guest_off off, uint64_t len, struct img_error *err)
+{
+    const struct raw_builder *b = builder;
+    return file_zero(b->file, host(off.v), len, err);
+}
+
+static int build_finish(void *builder, struct img_error *err)
+{
+    (void)builder;
+    (void)err;
+    return 0;
+}
+
+static const struct driver_building building = {
+    .create = build_create,
+    .destroy = free,
+    .unit = build_unit,
+    .says_zero = build_says_zero,
+    .expect = build_expect,
+    .start = build_start,
+    .data = build_data,
+    .zero = build_zero,
+    .finish = build_finish,
+};
+
 /* Before anything is changed: is it a size that this file can have? */
 static int check_resize(const struct layer *l, const struct resize_request *r, uint64_t length,
                         struct img_error *err)
@@ -257,4 +340,5 @@ const struct driver raw_driver = {
     .plan = raw_plan,
     .create = raw_create,
     .measure = raw_measure,
+    .building = &building,
 };

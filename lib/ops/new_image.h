@@ -20,7 +20,7 @@ struct new_image {
     const struct driver *driver;
     struct option_set options;
     struct create_plan plan;
-    struct cancel cancel;        /* WANTED may be NULL */
+    struct cancel cancel; /* WANTED may be NULL */
     struct progress_sink progress;
     struct file_identity *chain; /* files that are not to be replaced */
     size_t chain_count;

@@ -1,0 +1,31 @@
+/* convert: what its files share. */
+#ifndef LIB_OPS_CONVERT_H
+#define LIB_OPS_CONVERT_H
+
+#include "lib/ops/copy.h"
+#include "lib/ops/new_image.h"
+
+struct conversion {
+    const struct img_convert_options *given;
+    const char *filename, *format; /* of the target */
+    struct img **images;           /* the sources */
+    size_t image_count;
+    const char *backing; /* the target's; NULL: none */
+    struct img *below;   /* that image */
+    struct new_image target;
+    struct img *existing; /* or: the target that is there */
+    struct copy_source source;
+    struct copy_target to;
+    struct copy_job job;
+    uint64_t data_bytes;
+};
+
+/* The source's map, and what it tells the target. */
+int conversion_start_copy(struct conversion *c, struct img_error *err);
+
+/* convert_bitmaps.c; each does nothing unless bitmaps are wanted */
+int conversion_check_bitmaps(const struct conversion *c, struct img_error *err);
+int conversion_copy_bitmaps(const struct conversion *c, struct img *to, struct img_error *err);
+int conversion_copy_bitmaps_to_new(const struct conversion *c, struct img_error *err);
+
+#endif

@@ -1,0 +1,126 @@
+/* The persistent bitmaps of the source, once its disk is copied. */
+#include "lib/ops/convert.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static bool wanted(const struct conversion *c)
+{
+    return c->given->flags & IMG_CONVERT_BITMAPS;
+}
+
+static bool skip_broken(const struct conversion *c)
+{
+    return c->given->flags & IMG_CONVERT_SKIP_BROKEN_BITMAPS;
+}
+
+int conversion_check_bitmaps(const struct conversion *c, struct img_error *err)
+{
+    struct img_info *info;
+    if (!wanted(c))
+        return 0;
+    if (c->image_count > 1)
+        return img_fail(err, EINVAL, "Copying bitmaps only possible with single source");
+    int ret = img_describe(c->images[0], 0, &info, err);
+    if (ret < 0)
+        return ret;
+    if (!info->is_qcow2 || info->qcow2.version < 3)
+        ret = img_fail(err, ENOTSUP, "Source lacks bitmap support");
+    for (size_t i = 0; !ret && i < info->qcow2.bitmap_count; i++) {
+        const struct img_bitmap_info *b = &info->qcow2.bitmaps[i];
+        if (!(b->flags & IMG_BITMAP_IN_USE) || skip_broken(c))
+            continue;
+        ret = img_fail(err, EINVAL, "Cannot copy inconsistent bitmap '%s'", b->name);
+        img_hint(err, "Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it");
+    }
+    img_info_free(info);
+    if (!ret && c->target.driver && !c->target.driver->change_bitmap)
+        ret = img_fail(err, ENOTSUP, "Format driver '%s' does not support bitmaps", c->format);
+    return ret;
+}
+
+static int copy_bitmap(const struct conversion *c, struct img *to, const struct img_bitmap_info *b,
+                       struct img_error *err)
+{
+    struct img_bitmap_action actions[] = {
+        {.kind = IMG_BITMAP_ADD, .granularity = b->granularity},
+        {.kind = b->flags & IMG_BITMAP_AUTO ? IMG_BITMAP_ENABLE : IMG_BITMAP_DISABLE},
+        {.kind = IMG_BITMAP_MERGE, .source_name = b->name, .source = c->images[0]},
+    };
+    size_t failed;
+    int ret = img_bitmap_change(to, b->name, actions, sizeof actions / sizeof *actions, &failed,
+                                err);
+    return ret < 0
+               ? img_prefix(err, ret,
+                            "Failed to %s bitmap %s: ", failed < 2 ? "create" : "populate", b->name)
+               : 0;
+}
+
+static void warn_skipped(const struct conversion *c, const char *name)
+{
+    char *text;
+    if (!c->given->warn || asprintf(&text, "Skipping inconsistent bitmap '%s'", name) < 0)
+        return;
+    c->given->warn(c->given->opaque, text);
+    free(text);
+}
+
+int conversion_copy_bitmaps(const struct conversion *c, struct img *to, struct img_error *err)
+{
+    struct img_info *info;
+    if (!wanted(c))
+        return 0;
+    if (!to->layers[0]->driver->change_bitmap)
+        return img_fail(err, ENOTSUP, "Format driver '%s' does not support bitmaps",
+                        to->layers[0]->driver->name);
+    int ret = img_describe(c->images[0], 0, &info, err);
+    if (ret < 0)
+        return ret;
+    for (size_t i = 0; !ret && i < info->qcow2.bitmap_count; i++) {
+        const struct img_bitmap_info *b = &info->qcow2.bitmaps[i];
+        if (b->flags & IMG_BITMAP_IN_USE)
+            warn_skipped(c, b->name);
+        else
+            ret = copy_bitmap(c, to, b, err);
+    }
+    img_info_free(info);
+    return ret;
+}
+
+/* Another handle for a file that has no name yet. */
+static int duplicate(struct file **out, const struct file *f, struct img_error *err)
+{
+    int fd = dup(f->fd);
+    if (fd < 0)
+        return img_fail_errno(err, errno, "Could not open '%s'", f->name);
+    int ret = file_adopt_posix(out, f->name, fd, err);
+    if (ret < 0)
+        close(fd);
+    else
+        (*out)->cancel = f->cancel;
+    return ret;
+}
+
+int conversion_copy_bitmaps_to_new(const struct conversion *c, struct img_error *err)
+{
+    const struct new_image *n = &c->target;
+    struct file *f = NULL, *data = NULL;
+    struct img *to;
+    if (!wanted(c))
+        return 0;
+    int ret = duplicate(&f, n->image->file, err);
+    if (!ret && n->data)
+        ret = duplicate(&data, n->data->file, err);
+    if (ret < 0) {
+        file_close(f);
+        return ret;
+    }
+    ret = img_open_file(&to, f, data, c->format, IMG_OPEN_WRITE, err);
+    if (ret < 0)
+        return ret;
+    ret = conversion_copy_bitmaps(c, to, err);
+    img_close(to);
+    return ret;
+}

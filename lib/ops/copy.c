@@ -1,0 +1,201 @@
+#include "lib/ops/copy_engine.h"
+#include "lib/checked.h"
+#include "lib/workers.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- taking pieces ------------------------------------------------------------------------- */
+
+/* What has to be done about a stretch, given where it goes. */
+static void judge(const struct copy_job *j, uint64_t off, struct copy_part *p)
+{
+    const struct copy_target *t = j->target;
+    if (p->kind != COPY_ZERO || !j->sparse)
+        return;
+    if (t->zero_is_nothing) {
+        p->kind = COPY_ABSENT;
+    } else if (off >= t->below_size) {
+        p->kind = COPY_ABSENT;
+    } else if (t->below_size != UINT64_MAX) {
+        p->length = min_u64(p->length, t->below_size - off);
+    }
+}
+
+/* Has the stretch to go through a buffer? */
+static bool is_data(const struct copy_job *j, const struct copy_part *p)
+{
+    if (p->kind == COPY_ZERO)
+        return !j->sparse || !j->target->says_zero;
+    return p->kind == COPY_DATA;
+}
+
+static int map(const struct copy_job *j, uint64_t off, uint64_t max, struct copy_part *out,
+               struct img_error *err)
+{
+    int ret = copy_source_map(j->source, off, max, out, err);
+    if (ret < 0)
+        return img_prefix(err, ret, "error while reading block status at offset %" PRIu64 ": ",
+                          off);
+    judge(j, off, out);
+    return 0;
+}
+
+/* Does P, which starts a unit at OFF, fill a whole one without data? *LENGTH: all it fills. */
+static bool fills_units(const struct copy_job *j, uint64_t off, const struct copy_part *p,
+                        uint64_t *length)
+{
+    bool to_the_end = off + p->length == j->source->size;
+    *length = to_the_end ? p->length : align_down(p->length, j->target->unit);
+    return !is_data(j, p) && *length;
+}
+
+int copy_next(const struct copy_job *j, uint64_t *at, struct copy_piece *piece,
+              struct img_error *err)
+{
+    const uint64_t size = j->source->size, unit = j->target->unit;
+    struct copy_part p;
+    piece->part_count = 0;
+    piece->start = *at;
+    int ret = map(j, *at, size - *at, &p, err);
+    if (ret < 0)
+        return ret;
+    if (fills_units(j, *at, &p, &piece->length)) {
+        piece->kind = p.kind;
+        *at += piece->length;
+        return 0;
+    }
+    piece->kind = COPY_DATA;
+    uint64_t off = *at, end = min_u64(*at + max_u64(unit, COPY_PIECE), size), whole;
+    for (;;) {
+        p.length = min_u64(p.length, end - off);
+        ret = copy_piece_add(piece, &p, err);
+        off += p.length;
+        if (ret < 0 || off == end)
+            break;
+        ret = map(j, off, size - off, &p, err);
+        if (ret < 0 || (is_aligned(off, unit) && fills_units(j, off, &p, &whole)))
+            break;
+    }
+    piece->length = off - *at;
+    *at = off;
+    return ret;
+}
+
+int copy_survey(const struct copy_job *j, uint64_t *bytes, struct img_error *err)
+{
+    const struct copy_target *t = j->target;
+    struct copy_part p;
+    int ret = 0;
+    *bytes = 0;
+    copy_source_rewind(j->source);
+    for (uint64_t off = 0; off < j->source->size && !ret; off += p.length) {
+        ret = map(j, off, j->source->size - off, &p, err);
+        if (ret < 0)
+            break;
+        if (is_data(j, &p))
+            *bytes += p.length;
+        if (p.kind != COPY_ABSENT && t->building)
+            ret = t->building->expect(t->builder, guest(off), p.length, err);
+        if (!ret && j->cancel && j->cancel->wanted(j->cancel->opaque))
+            ret = img_fail(err, ECANCELED, "Interrupted");
+    }
+    copy_source_rewind(j->source);
+    return ret;
+}
+
+/* ---- the steps ----------------------------------------------------------------------------- */
+
+struct copy {
+    const struct copy_job *job;
+    uint64_t at; /* of the next piece */
+    uint64_t total, done;
+    struct copy_pace pace;
+    pthread_mutex_t reporting;
+};
+
+static int take(void *opaque, void *slot, struct img_error *err)
+{
+    struct copy *c = opaque;
+    const struct cancel *cancel = c->job->cancel;
+    if (c->at == c->job->source->size)
+        return 0;
+    if (cancel && cancel->wanted(cancel->opaque))
+        return img_fail(err, ECANCELED, "Interrupted");
+    int ret = copy_next(c->job, &c->at, slot, err);
+    return ret < 0 ? ret : 1;
+}
+
+static int work(void *opaque, void *slot, struct img_error *err)
+{
+    struct copy *c = opaque;
+    struct copy_piece *p = slot;
+    p->run_count = 0;
+    if (p->kind == COPY_ABSENT)
+        return 0;
+    if (p->kind == COPY_ZERO)
+        return copy_piece_add_run(
+            p, &(struct copy_run){.kind = RUN_ZERO, .offset = p->start, .length = p->length}, err);
+    int ret = copy_piece_read(c->job, p, err);
+    return ret < 0 ? ret : copy_piece_divide(c->job, p, err);
+}
+
+static int settle(void *opaque, void *slot, struct img_error *err)
+{
+    struct copy *c = opaque;
+    struct copy_piece *p = slot;
+    int ret = 0;
+    for (size_t i = 0; i < p->run_count && !ret; i++) {
+        struct copy_run *r = &p->runs[i];
+        ret = copy_pace_wait(&c->pace, c->job, r->kind == RUN_ZERO ? 0 : r->stored, err);
+        if (!ret)
+            ret = copy_target_settle(c->job->target, r, err);
+        if (ret < 0)
+            copy_failed(err, ret, "writing", r->offset);
+    }
+    return ret;
+}
+
+static int finish(void *opaque, void *slot, struct img_error *err)
+{
+    struct copy *c = opaque;
+    struct copy_piece *p = slot;
+    int ret = copy_target_finish(c->job->target, p, c->job->source->size, err);
+    if (ret < 0 || p->kind != COPY_DATA)
+        return ret;
+    pthread_mutex_lock(&c->reporting);
+    c->done += p->length;
+    progress_report(&c->job->progress, "copy", min_u64(c->done, c->total), c->total);
+    pthread_mutex_unlock(&c->reporting);
+    return 0;
+}
+
+static void clear(void *opaque, void *slot)
+{
+    struct copy *c = opaque;
+    copy_piece_free(c->job, slot);
+}
+
+int copy_run(const struct copy_job *job, uint64_t total, struct img_error *err)
+{
+    struct copy c = {.job = job, .total = total};
+    const struct workers_job steps = {
+        .opaque = &c,
+        .slot_size = sizeof(struct copy_piece),
+        .take = take,
+        .work = work,
+        .settle = settle,
+        .finish = finish,
+        .clear = clear,
+    };
+    copy_source_rewind(job->source);
+    progress_report(&job->progress, "copy", 0, total);
+    pthread_mutex_init(&c.reporting, NULL);
+    int ret = workers_run(&steps, job->threads, err);
+    pthread_mutex_destroy(&c.reporting);
+    if (!ret)
+        progress_report(&job->progress, "copy", total, total);
+    return ret;
+}

@@ -1,0 +1,67 @@
+/*
+ * The copy engine: a disk, piece by piece, on several threads.
+ *
+ * The source's map is walked in order (take). A piece is at most COPY_PIECE bytes of data, read,
+ * looked through for zeroes and compressed by several threads at once (work), or a stretch of any
+ * length that holds none. What a piece came to are runs; in the order of the disk they are given
+ * their places (settle), and then written (finish). So the target is the same whatever the number
+ * of threads is.
+ *
+ * Memory: a piece for each thread, twice where it is compressed.
+ */
+#ifndef LIB_OPS_COPY_H
+#define LIB_OPS_COPY_H
+
+#include "lib/ops/copy_source.h"
+
+#include <pthread.h>
+
+enum { COPY_PIECE = 1 << 20 };
+
+enum copy_run_kind {
+    RUN_DATA,
+    RUN_ZERO,
+    RUN_COMPRESSED,
+};
+
+struct copy_run {
+    enum copy_run_kind kind;
+    uint64_t offset, length; /* of the disk; the last unit may reach past its end */
+    const uint8_t *data;     /* DATA, COMPRESSED */
+    size_t stored;           /* bytes at DATA */
+    struct build_place place;
+};
+
+/* Where a copy goes. */
+struct copy_target {
+    uint64_t unit;        /* runs are whole units */
+    bool zero_is_nothing; /* what is not written reads as zeroes */
+    bool says_zero;       /* a run can be said to be zero; else zeroes are written */
+    const struct driver_building *building;
+    void *builder;
+    struct img *img;   /* or: an image that exists */
+    struct img *below; /* what parts of units that are absent are read from; NULL: they are zero */
+    uint64_t below_size; /* zeroes behind it need not be said; UINT64_MAX: all must be */
+};
+
+struct copy_job {
+    struct copy_source *source;
+    struct copy_target *target;
+    uint64_t sparse; /* this many zeroes in a row are not written as data; 0: all are */
+    bool compress;
+    int level;
+    unsigned threads;
+    uint64_t rate; /* bytes a second; 0: as fast as it goes */
+    bool salvage;
+    const struct cancel *cancel;
+    void (*warn)(void *opaque, const char *message);
+    struct progress_sink progress;
+    void *opaque;
+};
+
+/* Tells the builder what will come. *BYTES: how much of it is data. */
+int copy_survey(const struct copy_job *job, uint64_t *bytes, struct img_error *err);
+/* Copies; TOTAL is what the survey found. */
+int copy_run(const struct copy_job *job, uint64_t total, struct img_error *err);
+
+#endif

@@ -1,0 +1,96 @@
+#include "lib/checked.h"
+#include "lib/ops/copy_engine.h"
+
+#include <errno.h>
+#include <time.h>
+
+/* ---- an image that exists ------------------------------------------------------------------ */
+
+static int write_to_image(struct copy_target *t, const struct copy_run *r, struct img_error *err)
+{
+    uint64_t size = img_size(t->img), n = min_u64(r->length, size - r->offset);
+    if (r->kind == RUN_ZERO)
+        return img_write_zeroes(t->img, r->offset, n, IMG_ZERO_UNMAP, err);
+    return img_write(t->img, r->data, (size_t)n, r->offset, err);
+}
+
+/* ---- a new image --------------------------------------------------------------------------- */
+
+static int place(struct copy_target *t, struct copy_run *r, struct img_error *err)
+{
+    const struct driver_building *b = t->building;
+    guest_off off = guest(r->offset);
+    switch (r->kind) {
+    case RUN_ZERO:
+        return b->zero(t->builder, off, r->length, err);
+    case RUN_COMPRESSED:
+        return b->compressed(t->builder, off, r->stored, &r->place, err);
+    case RUN_DATA:
+        break;
+    }
+    return b->data(t->builder, off, r->length, &r->place, err);
+}
+
+int copy_target_settle(struct copy_target *t, struct copy_run *r, struct img_error *err)
+{
+    return t->building ? place(t, r, err) : write_to_image(t, r, err);
+}
+
+/* Does NEXT go on where R ends, in memory and in the file? */
+static bool continues(const struct copy_run *r, const struct copy_run *next)
+{
+    return next->kind != RUN_ZERO && next->place.file == r->place.file &&
+           next->data == r->data + r->stored && next->place.host.v == r->place.host.v + r->stored;
+}
+
+int copy_target_finish(struct copy_target *t, const struct copy_piece *p, uint64_t size,
+                       struct img_error *err)
+{
+    int ret = 0;
+    for (size_t i = 0; t->building && i < p->run_count && !ret; i++) {
+        struct copy_run r = p->runs[i];
+        if (r.kind == RUN_ZERO)
+            continue;
+        for (; i + 1 < p->run_count && continues(&r, &p->runs[i + 1]); i++) {
+            r.stored += p->runs[i + 1].stored;
+            r.kind = p->runs[i + 1].kind;
+            r.offset = p->runs[i + 1].offset;
+            r.length = p->runs[i + 1].length;
+        }
+        /* the last unit, where it is plain, ends with the disk */
+        if (r.kind == RUN_DATA && r.offset + r.length > size)
+            r.stored -= (size_t)(r.offset + r.length - size);
+        ret = file_write(r.place.file, r.data, r.stored, r.place.host, err);
+        if (ret < 0)
+            copy_failed(err, ret, "writing", p->runs[i].offset);
+    }
+    return ret;
+}
+
+/* ---- a limit for the speed ----------------------------------------------------------------- */
+
+static uint64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+int copy_pace_wait(struct copy_pace *pace, const struct copy_job *j, uint64_t bytes,
+                   struct img_error *err)
+{
+    const uint64_t step = 50000000;
+    if (!j->rate)
+        return 0;
+    if (!pace->started)
+        pace->started = now();
+    uint64_t due = pace->started + (uint64_t)((double)pace->bytes / (double)j->rate * 1e9);
+    pace->bytes += bytes;
+    for (uint64_t t = now(); t < due; t = now()) {
+        uint64_t wait = min_u64(due - t, step);
+        if (j->cancel && j->cancel->wanted(j->cancel->opaque))
+            return img_fail(err, ECANCELED, "Interrupted");
+        nanosleep(&(struct timespec){.tv_nsec = (long)wait}, NULL);
+    }
+    return 0;
+}
