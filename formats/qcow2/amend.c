@@ -254,6 +254,8 @@ static int run(struct amendment *a, int (*first)(struct amendment *a, struct img
         ret = second(a, err);
     if (!ret)
         ret = tx_commit(&a->t, err);
+    if (!ret)
+        tx_go_home(&a->t, UINT64_MAX);
     tx_end(&a->t);
     return ret;
 }

@@ -194,6 +194,8 @@ int qcow2_make_empty(struct layer *l, struct img_error *err)
     if (ret < 0)
         return ret;
     ret = empty(&t, err);
+    if (!ret)
+        tx_go_home(&t, UINT64_MAX);
     tx_end(&t);
     if (ret < 0)
         return ret;

@@ -270,6 +270,8 @@ static int commit(struct change *c, struct img_error *err)
         ret = write_list(c, &t, list, err);
         if (!ret)
             ret = tx_commit(&t, err);
+        if (!ret)
+            tx_go_home(&t, UINT64_MAX);
         tx_end(&t);
     }
     free(list);

@@ -215,6 +215,8 @@ void qcow2_compact(struct qcow2 *q)
         ret = tx_commit(&c.t, NULL);
     if (!ret)
         cut_file(&c);
+    if (!ret && c.t.refs.changed_count)
+        tx_go_home(&c.t, c.limit); /* tables that only moved because others did */
     tx_end(&c.t);
     free(c.movable);
 }

@@ -308,6 +308,20 @@ int refcounts_allocate(struct refcounts *r, uint64_t count, uint64_t *first, str
     return ret;
 }
 
+int refcounts_allocate_at(struct refcounts *r, uint64_t first, uint64_t count, bool *taken,
+                          struct img_error *err)
+{
+    int ret = 0;
+    *taken = true;
+    for (uint64_t i = 0; i < count && *taken && !ret; i++)
+        ret = refcounts_is_free(r, first + i, taken, err);
+    if (!ret && *taken)
+        ret = refcounts_add(r, first, count, 1, err);
+    if (!ret && *taken)
+        r->end = max_u64(r->end, first + count);
+    return ret;
+}
+
 static bool is_empty(const struct refcounts *r, const struct refblock *b)
 {
     return !*b->data && !memcmp(b->data, b->data + 1, r->q->geometry.cluster_size - 1);
@@ -317,18 +331,23 @@ static bool is_empty(const struct refcounts *r, const struct refblock *b)
 static int place_one(struct refcounts *r, uint64_t index, bool *moved, struct img_error *err)
 {
     struct refblock *b = r->blocks[index];
-    uint64_t old = index < r->old_entries ? r->old[index] : 0, place;
+    unsigned bits = r->q->geometry.cluster_bits;
+    uint64_t old = index < r->old_entries ? r->old[index] : 0, place = b->home >> bits;
+    bool home = false;
     int ret = 0;
     if (!b->released) {
         *moved = b->released = true;
         if (old)
-            ret = refcounts_add(r, old >> r->q->geometry.cluster_bits, 1, -1, err);
+            ret = refcounts_add(r, old >> bits, 1, -1, err);
     }
     if (ret < 0 || b->place || is_empty(r, b))
         return ret;
     *moved = true;
-    ret = refcounts_allocate(r, 1, &place, err);
-    b->place = ret < 0 ? 0 : place << r->q->geometry.cluster_bits;
+    if (b->home)
+        ret = refcounts_allocate_at(r, place, 1, &home, err);
+    if (!ret && !home)
+        ret = refcounts_allocate(r, 1, &place, err);
+    b->place = ret < 0 ? 0 : place << bits;
     return ret;
 }
 

@@ -11,6 +11,7 @@ struct refblock {
     uint8_t *data;     /* the refcounts as they shall be, as on disk */
     uint8_t *old_used; /* a bit a cluster: it is in use in the file; NULL while nothing differs */
     uint64_t place;    /* where it will be written; 0: not known yet, or nowhere: it is empty */
+    uint64_t home;     /* it goes there, if that is free; 0: anywhere */
     bool released;     /* the place that it has in the file is counted no longer */
     /* in place: what of it the file does not have yet, in bytes, from less than to */
     size_t dirty_from, dirty_to;
@@ -62,6 +63,10 @@ int refcounts_add(struct refcounts *r, uint64_t first, uint64_t count, int delta
 
 /* COUNT clusters in a row that are in use neither in the file nor in what it shall be. */
 int refcounts_allocate(struct refcounts *r, uint64_t count, uint64_t *first, struct img_error *err);
+
+/* Those from FIRST on, if they are free: *TAKEN. */
+int refcounts_allocate_at(struct refcounts *r, uint64_t first, uint64_t count, bool *taken,
+                          struct img_error *err);
 
 /* Every block that differs has a place of its own, and its old one is released. */
 int refcounts_place(struct refcounts *r, struct img_error *err);

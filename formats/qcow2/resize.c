@@ -228,6 +228,8 @@ static int run_transaction(struct resize_job *j, struct img_error *err)
         return ret;
     ret = change(j, err);
     j->moved = j->t.refs.changed_count;
+    if (!ret)
+        tx_go_home(&j->t, UINT64_MAX);
     if (ret < 0 && !j->t.committing && data && j->data_touched && !data->device)
         data->ops->truncate(data, j->data_length); /* not to be cancelled */
     tx_end(&j->t);

@@ -40,6 +40,8 @@ static int move_table(struct transaction *t, const struct l2_view *v, uint8_t *l
     if (!ret)
         ret = tx_release(t, old, size, err);
     if (!ret)
+        ret = tx_note_moved(t, old, place, err);
+    if (!ret)
         store_be64(l1_entry, place | ENTRY_COPIED);
     return ret;
 }
@@ -251,6 +253,7 @@ int tx_replace_l1(struct transaction *t, const uint8_t *l1, uint32_t size, struc
     if (!ret) {
         t->header.l1_offset = offset;
         t->header.l1_size = size;
+        t->moved_l1 = (struct moved_table){size <= old->l1_size ? old->l1_offset : 0, offset};
     }
     return ret;
 }

@@ -63,6 +63,8 @@ static int in_transaction(struct qcow2 *q, change_fn change, void *opaque, struc
     ret = change(&t, opaque, err);
     if (!ret)
         ret = tx_commit(&t, err);
+    if (!ret)
+        tx_go_home(&t, UINT64_MAX);
     tx_end(&t);
     return ret;
 }

@@ -110,6 +110,19 @@ static uint64_t table_clusters(const struct refcounts *r)
     return max_u64(clusters, r->q->header.reftable_clusters);
 }
 
+/* For the refcount table: home, if it is wanted there. */
+static int place_table(struct transaction *t, uint64_t clusters, uint64_t *offset,
+                       struct img_error *err)
+{
+    unsigned bits = t->q->geometry.cluster_bits;
+    bool taken = false;
+    int ret = 0;
+    *offset = t->reftable_home;
+    if (*offset && clusters == t->q->header.reftable_clusters)
+        ret = refcounts_allocate_at(&t->refs, *offset >> bits, clusters, &taken, err);
+    return ret < 0 || taken ? ret : tx_allocate(t, clusters, offset, err);
+}
+
 /* Finds places for all that changed, and for the table that names them. */
 static int place_refcounts(struct transaction *t, struct img_error *err)
 {
@@ -124,13 +137,15 @@ static int place_refcounts(struct transaction *t, struct img_error *err)
         if (have) /* placing blocks for it made it longer */
             ret = tx_release(t, t->header.reftable_offset, have << old->cluster_bits, err);
         if (!ret)
-            ret = tx_allocate(t, need, &offset, err);
+            ret = place_table(t, need, &offset, err);
         if (!ret)
             ret = refcounts_place(r, err);
         have = need;
         t->header.reftable_offset = offset;
         t->header.reftable_clusters = (uint32_t)have;
     }
+    if (t->header.reftable_clusters == old->reftable_clusters)
+        t->moved_reftable = (struct moved_table){old->reftable_offset, t->header.reftable_offset};
     return ret;
 }
 
@@ -213,5 +228,7 @@ void tx_end(struct transaction *t)
         t->q->file->ops->truncate(t->q->file, t->file_size);
     refcounts_free(&t->refs);
     free(t->head);
+    free(t->moved);
     t->head = NULL;
+    t->moved = NULL;
 }

@@ -22,6 +22,11 @@
 #include "formats/qcow2/encode.h"
 #include "formats/qcow2/refcounts.h"
 
+/* A table that has another place, and where it was. */
+struct moved_table {
+    uint64_t home, place;
+};
+
 struct transaction {
     struct qcow2 *q;
     struct refcounts refs;
@@ -32,6 +37,10 @@ struct transaction {
     uint64_t file_size; /* when it began */
     bool written;       /* something was, that has to be flushed */
     bool committing;    /* the header may have been written */
+    /* for tx_go_home: the L2 tables that moved, the L1 table and the refcount table */
+    struct moved_table *moved, moved_l1, moved_reftable;
+    size_t moved_count;
+    uint64_t reftable_home; /* the refcount table goes there, if that is free; 0: anywhere */
 };
 
 /* The file must have been opened to be written. What the guest wrote comes to disk first. */
@@ -61,6 +70,16 @@ int tx_write(struct transaction *t, uint64_t offset, const void *buf, size_t len
  * the image is as it was.
  */
 int tx_commit(struct transaction *t, struct img_error *err);
+
+/*
+ * home.c: after the commit, a second transaction that brings tables back to where they were, while
+ * they are few: those that were before the offset BELOW. When that cannot be done, the image is
+ * what the first one made of it.
+ */
+void tx_go_home(const struct transaction *t, uint64_t below);
+
+/* The active disk's L2 table at HOME is at PLACE now. */
+int tx_note_moved(struct transaction *t, uint64_t home, uint64_t place, struct img_error *err);
 
 /* Forgets a transaction that was not committed; the file has its old length again. */
 void tx_end(struct transaction *t);
