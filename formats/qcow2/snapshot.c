@@ -19,8 +19,7 @@ static int read_extra(const struct qcow2 *q, struct reader *r, struct qcow2_snap
         int ret = img_fail(err, EFBIG, "Too much extra metadata in snapshot table entry %zu",
                            index);
         img_context(err, "extra_data_size %" PRIu32 ", at most %d", extra_size, MAX_SNAPSHOT_EXTRA);
-        img_hint(err, "You can force-remove this extra metadata by updating the image via "
-                      "'qemu-img check -r all'");
+        img_hint(err, "You can force-remove this extra metadata with qemu-img check -r all");
         return ret;
     }
     int ret = reader_get(r, raw, extra_size, err);
@@ -54,8 +53,6 @@ static int check_one(const struct qcow2 *q, const struct qcow2_snapshot *s, size
                        "Snapshot L1 table is too small (l1_size %" PRIu32 ", disk size %" PRIu64
                        ")",
                        s->l1_size, size);
-    if (!ret && !*s->info.id)
-        ret = img_fail(err, EINVAL, "it has no ID (id_str_size 0)");
     return ret < 0 ? img_prefix(err, ret, "Snapshot table entry %zu ('%s'): ", index, s->info.name)
                    : 0;
 }

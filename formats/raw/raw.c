@@ -175,12 +175,25 @@ static int raw_plan(struct create_plan *plan, const struct option_set *options,
     return 0;
 }
 
+/*
+ * The file's first block is allocated as QEMU does it: where nothing is, some file systems do not
+ * tell what alignment direct reads need. The block may be too much for a full disk.
+ */
+static void allocate_first_block(struct file *f, uint64_t size)
+{
+    static const uint8_t zeroes[4096];
+    if (size)
+        (void)f->ops->pwrite(f, zeroes, size < sizeof zeroes ? 512 : sizeof zeroes, host(0));
+}
+
 /* A device that held another image must not be taken for that one. */
 static int raw_create(const struct create_plan *plan, struct file *f, struct img_error *err)
 {
     const struct raw_layout *r = plan->layout;
     uint64_t size = 0;
     int ret = file_extend(f, 0, r->size, r->preallocation, err);
+    if (!ret && !f->device && r->preallocation != PREALLOC_FULL)
+        allocate_first_block(f, r->size);
     if (!ret && f->device)
         ret = file_size(f, &size, err);
     return ret < 0 ? ret : file_zero(f, host(0), min_u64(size, 512), err);
@@ -318,6 +331,8 @@ static int raw_resize(struct layer *l, const struct resize_request *r, struct im
         ret = file_flush(f, err);
     if (!ret && r->preallocation != PREALLOC_OFF)
         ret = file_extend(f, before, after, r->preallocation, err);
+    if (!ret && !before && !f->device && r->preallocation != PREALLOC_FULL)
+        allocate_first_block(f, after);
     if (!ret)
         ret = file_flush(f, err);
     if (!ret)
