@@ -8,6 +8,7 @@
 #   BUILD=dir           where build products go (default: build)
 #   CFLAGS, CPPFLAGS, LDFLAGS   added to the project's own flags (CFLAGS default: -O2 -g)
 #   WITH_LIBDEFLATE=no  inflate and deflate with zlib alone, even where libdeflate is installed
+#   WITH_LIBBLKID=no    no search for file systems, even where libblkid and libseccomp are there
 #   CI=true             warnings are errors, a skipped test is a failure
 #   TESTS="pattern"     run only the tests whose name matches (make check and its siblings)
 #   V=1                 show whole commands
@@ -75,6 +76,20 @@ DEFS += -DHAVE_LIBDEFLATE
 LIBS := -ldeflate $(LIBS)
 else ifeq ($(WITH_LIBDEFLATE),yes)
 $(error WITH_LIBDEFLATE=yes, but libdeflate.h is not installed)
+endif
+endif
+
+# libblkid and libseccomp, which find partitions and file systems, are used where both are
+# installed.
+WITH_LIBBLKID ?= auto
+ifneq ($(WITH_LIBBLKID),no)
+FOUND := $(shell printf '#include <blkid/blkid.h>\n#include <seccomp.h>\n' | \
+           $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && echo yes)
+ifeq ($(FOUND),yes)
+DEFS += -DHAVE_BLKID
+LIBS := -lblkid -lseccomp $(LIBS)
+else ifeq ($(WITH_LIBBLKID),yes)
+$(error WITH_LIBBLKID=yes, but blkid/blkid.h or seccomp.h is not installed)
 endif
 endif
 
@@ -188,7 +203,7 @@ run-tests: all test-programs
 # ---- for people ---------------------------------------------------------------------------------
 
 deps: ## Install what the build and the tests need (Debian)
-	$(DEPS) build test
+	$(DEPS) build test guest
 
 demo: ## Build, lay out a four-layer chain in build/demo and look at it
 	$(DEPS) build demo
@@ -196,15 +211,15 @@ demo: ## Build, lay out a four-layer chain in build/demo and look at it
 	@tests/setup/demo $(BUILD)
 
 check: ## Install what is missing, build, run all tests
-	$(DEPS) build test
+	$(DEPS) build test guest
 	$(SUBMAKE) run-tests
 
 asan: ## The same tests, built with the address sanitizer
-	$(DEPS) build test sanitizers
+	$(DEPS) build test guest sanitizers
 	$(SUBMAKE) BUILD=$(BUILD)/asan SAN=address run-tests
 
 ubsan: ## The same tests, built with the undefined behaviour sanitizer
-	$(DEPS) build test sanitizers
+	$(DEPS) build test guest sanitizers
 	$(SUBMAKE) BUILD=$(BUILD)/ubsan SAN=undefined run-tests
 
 valgrind: ## The unit tests under valgrind
@@ -212,7 +227,7 @@ valgrind: ## The unit tests under valgrind
 	$(SUBMAKE) RUN_ARGS='--valgrind unit' run-tests
 
 coverage: ## Run the tests with gcc's counters and print the lines covered, file by file
-	$(DEPS) build test
+	$(DEPS) build test guest
 	@find $(BUILD)/coverage -name '*.gcda' -delete 2>/dev/null || true
 	$(SUBMAKE) BUILD=$(BUILD)/coverage CC=gcc CFLAGS='-O0 -g' COVERAGE=1 run-tests; \
 	    status=$$?; tests/setup/coverage $(BUILD)/coverage; exit $$status
@@ -224,7 +239,7 @@ fuzz: ## Fuzz each target for FUZZ_TIME=60 seconds with clang's libFuzzer
 	@tests/setup/fuzz $(BUILD)/fuzz $(FUZZ_TIME)
 
 bench: ## Measure speed (tests/bench/run)
-	$(DEPS) build bench
+	$(DEPS) build bench guest
 	$(SUBMAKE) all $(filter $(BUILD)/tests/bench/%,$(HELPER_BIN))
 	@$(TEST_ENV) tests/bench/run
 

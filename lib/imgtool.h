@@ -310,6 +310,83 @@ IMG_API int img_chain_info(struct img_chain_info *chain, const char *filename,
                            const struct img_open_options *options, struct img_error *err);
 IMG_API void img_chain_info_free(struct img_chain_info *chain);
 
+/* ---- what a guest keeps on its disk ------------------------------------------------------- */
+
+enum img_volume_kind {
+    IMG_VOLUME_DISK,
+    IMG_VOLUME_PARTITION,
+    IMG_VOLUME_GROUP,   /* of LVM; its size is that of all its extents */
+    IMG_VOLUME_LOGICAL, /* of LVM */
+};
+
+enum img_content {
+    IMG_CONTENT_UNKNOWN, /* nothing, or nothing that libblkid knows */
+    IMG_CONTENT_FILESYSTEM,
+    IMG_CONTENT_SWAP,
+    IMG_CONTENT_LVM,  /* a physical volume */
+    IMG_CONTENT_LUKS, /* encrypted */
+    IMG_CONTENT_RAID, /* a member of a set */
+    IMG_CONTENT_OTHER,
+    IMG_CONTENT_AMBIGUOUS, /* several that exclude each other: remains of an older one */
+};
+
+/* The disk, a partition, a volume of LVM. Strings are NULL where there is nothing to say, and hold
+ * what the guest wrote. */
+struct img_volume {
+    enum img_volume_kind kind;
+    char *name;      /* what Linux calls it on its first disk: "/dev/sda1", "/dev/GROUP/VOLUME" */
+    unsigned number; /* of a partition */
+    size_t parent;   /* the volume that it is a part of; of the disk: itself */
+    uint64_t start;  /* where on the disk; of a logical volume: its first byte there */
+    uint64_t size;
+    /* the disk's partition table: */
+    char *table, *table_id; /* "dos", "gpt", "sun", ...; libblkid's words */
+    /* a partition's entry in it: */
+    char *part_type; /* "0x83", or a GUID */
+    char *part_uuid, *part_label;
+    uint64_t part_flags;
+    /* what is inside: */
+    enum img_content content;
+    char *type; /* "ext4", "xfs", "swap", "LVM2_member", "crypto_LUKS", ...; libblkid's words */
+    char *version, *uuid, *label;
+};
+
+struct img_filesystems {
+    unsigned sector_size;       /* by which the partition table counts */
+    struct img_volume *volumes; /* the disk first; a parent before what lies in it */
+    size_t count;
+    char *problem; /* why some may be missing, in one sentence; NULL: none are */
+};
+
+struct img_filesystems_options {
+    unsigned sector_size; /* 512, 4096; 0: whichever makes sense of the partition table */
+};
+
+/*
+ * Which partitions and file systems the disk of IMG has, of whatever layer or snapshot it is made.
+ * OPTIONS may be NULL. Owned by the caller: img_filesystems_free. No privilege and no device is
+ * needed, and nothing is mounted.
+ *
+ * What is on the disk is hostile: libblkid looks at it in a child process that can read the disk,
+ * and do nothing else whatsoever (seccomp). That process is given 16 MiB of memory and 0.8 seconds
+ * of processor time, in which the reads of IMG count; when they do not suffice, what was found
+ * until then is the answer, and PROBLEM is set. Memory here: 12 MiB at most, whatever the disk's
+ * size.
+ *
+ * Errors: -ENOTSUP when the library was built without libblkid and libseccomp, or the image is
+ * encrypted; -ENOSYS and the like when the kernel (before 5.9) or a container does not allow the
+ * child to be locked up; those of img_read. Forks; safe from several threads at once. A program
+ * that waits for any child at all (wait) may see this one.
+ */
+IMG_API int img_filesystems(struct img_filesystems **out, struct img *img,
+                            const struct img_filesystems_options *options, struct img_error *err);
+IMG_API void img_filesystems_free(struct img_filesystems *filesystems);
+
+/* "unknown", "filesystem", "swap", "lvm", "luks", "raid", "other", "ambiguous"; and "disk",
+ * "partition", "volume-group", "logical-volume". These names do not change. */
+IMG_API const char *img_content_name(enum img_content content);
+IMG_API const char *img_volume_kind_name(enum img_volume_kind kind);
+
 /* ---- who is based on whom ----------------------------------------------------------------- */
 
 #define IMG_TREE_NONE SIZE_MAX

@@ -130,6 +130,13 @@ const struct command commands[] = {
      "its\n"
      "     size is the default\n",
      cmd_create},
+    {"filesystems", "List the partitions and file systems of a guest's disk",
+     "[-f FMT | --image-opts] [-U] [-l SNAPSHOT] [--sector-size 512|4096]\n"
+     "        [--output human|json] FILENAME\n\nArguments:\n" FILE_OPTIONS
+     "  -l, --snapshot SNAPSHOT\n     the disk of an internal snapshot, by ID or name\n"
+     "  --sector-size 512|4096\n"
+     "     how large a sector is to the guest, instead of what fits its partition table\n",
+     cmd_filesystems},
     {"info", "Display information about image",
      "[-f FMT | --image-opts] [-b] [-U] [--output human|json] FILENAME\n\nArguments:\n" FILE_OPTIONS
      "  -b, --backing-chain\n     describe every layer of the backing chain, top first\n",
