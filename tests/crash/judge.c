@@ -32,6 +32,9 @@ int judge_add_version(struct judge *j, const struct disk *disks, bool atomic, st
 {
     struct version *v = new_version(j);
     v->atomic = atomic;
+    for (unsigned i = 0; i < j->scene->files; i++)
+        if (j->exact[i])
+            disk_set(&v->files[i], disks[i].data, disks[i].size);
     int ret = view_take(&v->view, j->scene, disks, err);
     if (!ret)
         j->count++;
@@ -40,8 +43,11 @@ int judge_add_version(struct judge *j, const struct disk *disks, bool atomic, st
 
 void judge_free(struct judge *j)
 {
-    for (unsigned i = 0; i < j->count; i++)
+    for (unsigned i = 0; i < j->count; i++) {
         view_free(&j->versions[i].view);
+        for (unsigned k = 0; k < MAX_FILES; k++)
+            disk_free(&j->versions[i].files[k]);
+    }
     free(j->versions);
     j->versions = NULL;
     j->count = 0;
@@ -265,8 +271,9 @@ static bool same_bytes(const struct disk *a, const struct disk *b)
 
 static void judge_bytes(const struct judge *j, const struct state *s, struct verdict *v)
 {
-    for (unsigned i = 0; over(j, s) && i < j->scene->files; i++)
-        if (j->exact[i] && !same_bytes(&s->disks[i], &j->end[i]))
+    bool settled = !s->running && s->lo == s->hi;
+    for (unsigned i = 0; settled && i < j->scene->files; i++)
+        if (j->exact[i] && !same_bytes(&s->disks[i], &j->versions[s->lo].files[i]))
             complain(v, &v->neither, "file %u has not the bytes that it should have", i);
 }
 

@@ -9,7 +9,8 @@
 /* A step of a run: what the image is when it is done. */
 struct version {
     struct view view;
-    bool atomic; /* all of the step happens or nothing */
+    bool atomic;                  /* all of the step happens or nothing */
+    struct disk files[MAX_FILES]; /* those whose bytes count */
 };
 
 /* Does it again on R, which has what a failure has left. */
@@ -25,7 +26,7 @@ struct judge {
     bool flags_lag;         /* while a step runs, flags and refcounts may contradict each other */
     bool qemu_alone;        /* the library's own check, which sees more, is not asked */
     const struct disk *end; /* what the files are after the run */
-    bool exact[MAX_FILES];  /* once it is reported done, this file has these very bytes */
+    bool exact[MAX_FILES];  /* once a step is durable, this file has these very bytes */
     again_fn *again;        /* whatever is left, this ends with the bytes of END; or NULL */
     /* what the images before and after the run have of their own, and its states may have too */
     struct damage own, own_qemu;

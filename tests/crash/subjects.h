@@ -21,7 +21,8 @@ enum subject_flags {
     ONLY_AFTER = 1 << 4, /* nothing is promised while it runs */
     FLAGS_LAG = 1 << 8,  /* flags and refcounts may contradict each other while it runs */
     CLOSED = 1 << 5,     /* stage->img is NULL: it opens the files itself */
-    /* once it is done, this file has the very bytes that it has when nothing fails */
+    /* once a step is done and durable, this file has the very bytes that it has when nothing fails
+     */
     EXACT_IMAGE = 1 << 6,
     EXACT_DATA_FILE = 1 << 7,
 };
