@@ -56,27 +56,43 @@ static int compare(struct judge *second, const struct recorder *r, const struct 
     return ret;
 }
 
+/* A crash of the repair, at any instant. */
+static bool crash_repair(const struct judge *judge, const struct recorder *r,
+                         const struct states_options *o, struct verdict *v,
+                         struct states_count *count)
+{
+    static const char when[] = "when its repair fails: ";
+    struct second x = {judge, v};
+    if (states_each(&r->log, o, judge_second, &x, count))
+        return true;
+    memmove(v->why + sizeof when - 1, v->why, sizeof v->why - sizeof when);
+    memcpy(v->why, when, sizeof when - 1);
+    v->why[sizeof v->why - 1] = 0;
+    return false;
+}
+
 bool repair_state(const struct judge *j, const struct state *s, uint64_t seed, size_t limit,
-                  struct verdict *v, struct states_count *count)
+                  bool *clean, struct verdict *v, struct states_count *count)
 {
     struct img_error err = IMG_ERROR_INIT;
     struct recorder r;
     struct judge judge = {.scene = j->scene, .after = j->after, .flags_lag = j->flags_lag};
-    struct second x = {&judge, v};
     struct states_options o = {.seed = seed, .limit = limit, .drop_flush = -1};
     *v = (struct verdict){0};
     int ret = check_disks(j->scene, s->disks, &judge.own, &err);
-    if (!ret)
+    *clean = !ret && !judge.own.corruptions && !judge.own.leaks;
+    if (ret < 0)
+        recorder_init(&r, s->disks, 0);
+    else
         ret = repair(&r, j, s, &err);
-    if (!ret)
+    bool untouched = *clean && !ret && r.log.count == 1;
+    if (!ret && !untouched)
         ret = compare(&judge, &r, &j->after, &err);
     if (ret < 0) {
         v->corrupt = true;
         snprintf(v->why, sizeof v->why, "%s", img_error_message(&err));
-    } else if (!states_each(&r.log, &o, judge_second, &x, count)) {
-        memmove(v->why + 23, v->why, sizeof v->why - 23);
-        memcpy(v->why, "when its repair fails: ", 23);
-        v->why[sizeof v->why - 1] = 0;
+    } else if (!untouched) {
+        crash_repair(&judge, &r, &o, v, count);
     }
     recorder_free(&r);
     judge_free(&judge);

@@ -7,9 +7,9 @@
 /*
  * Repairs S with img_repair: then nothing may be wrong with it, and it has to show what it showed
  * before; nothing is written when nothing was wrong. About LIMIT states of the repair itself are
- * judged, and added to COUNT. False: V says what is wrong.
+ * judged, and added to COUNT. *CLEAN: nothing was wrong. False: V says what is wrong now.
  */
 bool repair_state(const struct judge *j, const struct state *s, uint64_t seed, size_t limit,
-                  struct verdict *v, struct states_count *count);
+                  bool *clean, struct verdict *v, struct states_count *count);
 
 #endif

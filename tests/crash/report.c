@@ -17,8 +17,7 @@ struct trial {
     struct tally tally;
     bool quiet;
     unsigned shown;
-    bool repair;       /* bring the states through a repair */
-    size_t clean_left; /* so many clean ones more */
+    bool repair; /* bring the states through a repair */
 };
 
 void report_failure(struct report *r, const struct subject *s, const char *fmt, ...)
@@ -45,22 +44,20 @@ static bool go_on(const struct trial *t)
     return !t->report->settings->first || (t->subject->flags & EXPECT_BAD);
 }
 
-/* All states that leak or worse are repaired, as far as the limit goes, and some that are clean. */
+/* Every state is repaired; so many that were damaged are crashed at length, the others at every
+ * prefix of the repair's calls. */
 static bool try_repair(struct trial *t, const struct state *s)
 {
     const struct settings *o = t->report->settings;
+    size_t limit = t->tally.repaired < o->states / 20 ? o->states / 20 : 0;
     struct verdict v;
-    struct damage d;
-    if (!t->repair || !scene_has_qcow2(t->judge->scene, s->disks) ||
-        check_disks(t->judge->scene, s->disks, &d, NULL) < 0)
+    bool clean;
+    bool any = s->running && t->judge->only_after; /* then nothing is promised */
+    if (!t->repair || any || !scene_has_qcow2(t->judge->scene, s->disks))
         return true;
-    bool clean = !d.corruptions && !d.leaks;
-    size_t limit = o->states / 20;
-    if (clean ? !t->clean_left : t->tally.repaired >= limit)
-        return true;
-    t->clean_left -= clean;
+    bool good = repair_state(t->judge, s, o->seed, limit, &clean, &v, &t->tally.repair_states);
     t->tally.repaired += !clean;
-    if (repair_state(t->judge, s, o->seed, limit, &v, &t->tally.repair_states))
+    if (good)
         return true;
     t->tally.unrepaired++;
     show(t, s, &v);
@@ -96,13 +93,8 @@ static void add_tally(struct tally *sum, const struct tally *t)
 static struct tally try_all(struct report *r, const struct subject *s, const struct log *log,
                             const struct judge *j, bool quiet)
 {
-    struct trial t = {.report = r,
-                      .subject = s,
-                      .log = log,
-                      .judge = j,
-                      .quiet = quiet,
-                      .repair = !quiet,
-                      .clean_left = 3};
+    struct trial t = {
+        .report = r, .subject = s, .log = log, .judge = j, .quiet = quiet, .repair = !quiet};
     struct states_options o = {
         .seed = r->settings->seed, .limit = r->settings->states, .drop_flush = -1};
     states_each(log, &o, try_state, &t, &t.tally.states);
