@@ -12,7 +12,8 @@ enum {
     LOGGED_ZERO_GROW, /* and the file reaches to the end of the range */
     LOGGED_GROW,      /* the file reaches to the end of the range */
     LOGGED_FLUSH,
-    LOGGED_NAME, /* the new file now stands under the name of the old one */
+    LOGGED_NAME,   /* the new file now stands under the name of the old one */
+    LOGGED_APPEAR, /* it has a name of its own, the one in CRASH_BESIDE */
     LOGGED_NOTHING,
 };
 

@@ -1,5 +1,6 @@
 #include "judge.h"
 #include "lib/checked.h"
+#include "lib/file_undo.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -294,6 +295,28 @@ static void judge_again(const struct judge *j, const struct state *s, struct ver
     img_error_clear(&err);
 }
 
+/* The second file is the undo file of what changes the first. */
+static void judge_undo(const struct judge *j, const struct state *s, struct verdict *v)
+{
+    struct img_error err = IMG_ERROR_INIT;
+    struct img_undone result;
+    struct recorder r;
+    if (!j->undoable)
+        return;
+    recorder_init(&r, s->disks, 1);
+    struct file *undo = disk_open(&s->disks[1], "undo"), *image = record_open(&r, 0, "image");
+    if (s->appeared && undo_apply(undo, image, &result, &err) < 0)
+        complain(v, &v->neither, "it cannot be undone: %s", img_error_message(&err));
+    else if (!same_bytes(&r.now[0], &j->scene->disks[0]))
+        complain(v, &v->neither,
+                 s->appeared ? "undone, it is not what it was"
+                             : "it has changed, and there is no undo file");
+    file_close(undo);
+    file_close(image);
+    recorder_free(&r);
+    img_error_clear(&err);
+}
+
 bool judge_state(const struct judge *j, const struct state *s, struct verdict *v)
 {
     *v = (struct verdict){0};
@@ -307,6 +330,7 @@ bool judge_state(const struct judge *j, const struct state *s, struct verdict *v
     judge_view(j, s, v);
     judge_bytes(j, s, v);
     judge_again(j, s, v);
+    judge_undo(j, s, v);
     if (image && j->checker)
         judge_by_qemu(j, s, v);
     return !v->corrupt && !v->leaked && !v->neither;

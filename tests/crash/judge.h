@@ -28,6 +28,7 @@ struct judge {
     const struct disk *end; /* what the files are after the run */
     bool exact[MAX_FILES];  /* once a step is durable, this file has these very bytes */
     again_fn *again;        /* whatever is left, this ends with the bytes of END; or NULL */
+    bool undoable;          /* the second file is an undo file, which leads back to the start */
     /* what the images before and after the run have of their own, and its states may have too */
     struct damage own, own_qemu;
     struct damage after, after_qemu; /* of the image after it alone */

@@ -31,6 +31,7 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int log_fd = -1;
 static const char *path;     /* of the file */
+static const char *beside;   /* of another that may come to be; or NULL */
 static struct stat recorded; /* the file when the program started; st_ino 0: there was none */
 static struct stat log_itself;
 static ino_t new_file;
@@ -39,6 +40,7 @@ __attribute__((constructor)) static void begin(void)
 {
     const char *log = getenv("CRASH_LOG");
     path = getenv("CRASH_RECORD");
+    beside = getenv("CRASH_BESIDE");
     if (!path || !log)
         return;
     (void)stat(path, &recorded);
@@ -170,12 +172,19 @@ FALLOCATE(fallocate64)
 SYNC(fdatasync)
 SYNC(fsync)
 
-/* After a call that gives names: does the file's name now mean the new one? */
-static void see_name(void)
+static bool is_new_file(const char *name)
 {
     struct stat st;
-    if (log_fd >= 0 && new_file && stat(path, &st) == 0 && st.st_ino == new_file)
+    return name && new_file && stat(name, &st) == 0 && st.st_ino == new_file;
+}
+
+/* After a call that gives names: does one of ours now mean the new file? */
+static void see_name(void)
+{
+    if (log_fd >= 0 && is_new_file(path))
         append(LOGGED_FOLDER, LOGGED_NAME, 0, 0, NULL);
+    else if (log_fd >= 0 && is_new_file(beside))
+        append(LOGGED_FOLDER, LOGGED_APPEAR, 0, 0, NULL);
 }
 
 #define NAMING(call)                                                                               \

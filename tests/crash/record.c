@@ -132,7 +132,7 @@ static bool read_op(struct log *l, FILE *in, const struct logged *g)
     static const enum op_kind kinds[] = {
         [LOGGED_WRITE] = OP_WRITE,    [LOGGED_TRUNCATE] = OP_TRUNCATE, [LOGGED_ZERO] = OP_ZERO,
         [LOGGED_ZERO_GROW] = OP_ZERO, [LOGGED_GROW] = OP_GROW,         [LOGGED_FLUSH] = OP_FLUSH,
-        [LOGGED_NAME] = OP_NAME};
+        [LOGGED_NAME] = OP_NAME,      [LOGGED_APPEAR] = OP_APPEAR};
     if (g->kind == LOGGED_NOTHING)
         return true;
     if (g->kind > LOGGED_NOTHING || g->length > 1u << 30 || g->offset > 1u << 30 ||

@@ -26,7 +26,8 @@ enum op_kind {
     OP_GROW, /* the file reaches at least to the end of the range; contents stay */
     OP_FLUSH,
     OP_NAME,
-    OP_STEP, /* not a call: the program was told that step number OFFSET is done */
+    OP_APPEAR, /* the second file has a name of its own */
+    OP_STEP,   /* not a call: the program was told that step number OFFSET is done */
 };
 
 struct op {

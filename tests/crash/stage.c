@@ -49,6 +49,7 @@ static void set_rules(struct judge *j, unsigned flags)
 {
     j->may_leak = flags & MAY_LEAK;
     j->only_after = flags & ONLY_AFTER;
+    j->undoable = flags & UNDOABLE;
     j->flags_lag = flags & FLAGS_LAG;
     j->may_be_none = flags & ON_DEVICE;
     j->exact[0] = flags & EXACT_IMAGE;
@@ -91,10 +92,10 @@ int stage_run(struct stage *s, const struct subject *what, const struct scene *s
 int record_script(struct log *log, struct disk *end, const char *text, unsigned flags,
                   const struct scene *scene, struct judge *judge, struct img_error *err)
 {
-    static const char prepare[] =
-        ": >calls.log\n"
-        "P=\"env LD_PRELOAD=$PRELOAD CRASH_RECORD=image.qcow2 CRASH_LOG=calls.log "
-        "ASAN_OPTIONS=verify_asan_link_order=0:$ASAN_OPTIONS\"\n";
+    static const char prepare[] = ": >calls.log\n"
+                                  "P=\"env LD_PRELOAD=$PRELOAD CRASH_RECORD=image.qcow2 "
+                                  "CRASH_BESIDE=undo CRASH_LOG=calls.log "
+                                  "ASAN_OPTIONS=verify_asan_link_order=0:$ASAN_OPTIONS\"\n";
     char *script, *path;
     if (asprintf(&script, "%s%s", prepare, text) < 0 ||
         asprintf(&path, "%s/calls.log", work_folder()) < 0)

@@ -23,7 +23,8 @@ struct walk {
     void *opaque;
     struct states_count *count;
     struct disk durable[MAX_FILES], work[MAX_FILES];
-    bool named; /* durably: the second file stands in the place of the first */
+    /* durably: the second file stands in the place of the first; or it has its own name */
+    bool named, appeared;
     size_t *pending, pending_count;
     struct part *parts;
     unsigned lo, done; /* steps: durable, reported */
@@ -114,21 +115,24 @@ static void apply_part(struct disk *d, const struct op *o, const struct part *p)
                 disk_apply_sectors(d, o, i, 1);
 }
 
-static uint64_t put_together(struct walk *w)
+static uint64_t put_together(struct walk *w, bool *appeared)
 {
-    uint64_t hash = 0;
     bool named = w->named;
+    *appeared = w->appeared;
     for (unsigned i = 0; i < w->log->files; i++)
         disk_set(&w->work[i], w->durable[i].data, w->durable[i].size);
     for (size_t i = 0; i < w->pending_count; i++) {
         const struct op *o = &w->log->ops[w->pending[i]];
         if (o->kind == OP_NAME)
             named |= w->parts[i].what == WHOLE;
+        else if (o->kind == OP_APPEAR)
+            *appeared |= w->parts[i].what == WHOLE;
         else
             apply_part(&w->work[o->file], o, &w->parts[i]);
     }
     if (named)
         disk_set(&w->work[0], w->work[1].data, w->work[1].size);
+    uint64_t hash = *appeared;
     for (unsigned i = 0; i < w->log->files; i++)
         hash = hash_bytes(hash + w->work[i].size, w->work[i].data, w->work[i].size);
     return hash;
@@ -143,7 +147,7 @@ static bool hand_out(struct walk *w, bool running)
                       .hi = running && w->done < w->steps ? w->done + 1 : w->done,
                       .running = running && w->done < w->steps,
                       .choice = &c};
-    s.hash = put_together(w);
+    s.hash = put_together(w, &s.appeared);
     w->count->generated++;
     uint64_t what = s.lo * 0x10001u + s.hi * 2u + s.running;
     if (!enter(w, hash_bytes(s.hash, &what, sizeof what)))
@@ -299,6 +303,8 @@ static void make_durable(struct walk *w, unsigned file)
             w->pending[left++] = w->pending[i];
         else if (o->kind == OP_NAME)
             w->named = true;
+        else if (o->kind == OP_APPEAR)
+            w->appeared = true;
         else if (!w->measuring)
             disk_apply(&w->durable[file], o);
     }
@@ -318,7 +324,7 @@ static bool walk_log(struct walk *w)
     long flush = 0;
     bool go_on = true;
     w->pending_count = 0;
-    w->named = false;
+    w->named = w->appeared = false;
     w->lo = w->done = 0;
     for (size_t i = 0; i < w->log->count && go_on; i++) {
         const struct op *o = &w->log->ops[i];
@@ -383,8 +389,9 @@ static void print_op(FILE *out, const struct op *o)
                                         [OP_TRUNCATE] = "truncate to",
                                         [OP_ZERO] = "zero",
                                         [OP_GROW] = "grow over"};
-    if (o->kind == OP_NAME) {
-        fputs("give the second file the name of the first", out);
+    if (o->kind == OP_NAME || o->kind == OP_APPEAR) {
+        fprintf(out, "give the second file %s",
+                o->kind == OP_NAME ? "the name of the first" : "its own name");
         return;
     }
     fprintf(out, "%s%s %#" PRIx64, o->file ? "second file: " : "", names[o->kind], o->offset);

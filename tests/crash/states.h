@@ -20,6 +20,7 @@ enum { SUBSETS_UP_TO = 12 };
 
 struct state {
     const struct disk *disks; /* one a file of the log */
+    bool appeared;            /* the second file has its own name */
     /* The steps that may be seen: LO is the last that is known to survive. RUNNING: HI has not
      * been reported done. */
     unsigned lo, hi;

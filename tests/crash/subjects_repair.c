@@ -37,6 +37,10 @@ static int undo(struct stage *s, struct img_error *err)
     return ret < 0 ? ret : stage_step(s, true, true, err);
 }
 
+#define CHECK_UNDOABLE(what, name)                                                                 \
+    .command = "check -r --undo", .image = name, .flags = DAMAGED | UNDOABLE,                      \
+    .script = "$P $IMGTOOL check -q -r " what " --undo undo image.qcow2 2>>io.log"
+
 #define UNDO(name)                                                                                 \
     .command = "undo", .image = name, .flags = DAMAGED | CLOSED | EXACT_IMAGE, .run = undo,        \
     .again = undo_on
@@ -65,6 +69,9 @@ static const struct subject repair_subjects[] = {
      .run = repair_all,
      .needless = "the last one: the guest reads the same before and after",
      .qemu = "$P $QEMU_IMG check -q -r all image.qcow2"},
+    {CHECK_UNDOABLE("leaks", "leaks in two refcount blocks")},
+    {CHECK_UNDOABLE("all", "refcounts too low")},
+    {CHECK_UNDOABLE("all", "no refcounts")},
     {UNDO("repaired, with its undo file")},
     {UNDO("repaired into free clusters, with its undo file")},
     {UNDO("leaks repaired, with their undo file")},
