@@ -256,7 +256,7 @@ nightly: ## Random runs at length: 2,000 sequences of guest writes (SEQUENCES)
 	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && TMPDIR=$$tmp \
 	    SEQUENCES=$(or $(SEQUENCES),2000) $(TEST_ENV) tests/interop/test_random_writes
 
-crash-mutants: ## Each flush left out, in the runs and in the sources: the crash tests must see it
+crash-mutants: ## Each flush left out, in the runs and in the sources: the crash tests must find it
 	$(DEPS) build test
 	$(SUBMAKE) all $(CRASH_BIN)
 	@$(CRASH) --no-qemu --drop

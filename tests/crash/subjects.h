@@ -1,4 +1,13 @@
-/* What is put to the test: commands and sequences of guest writes, and the images they start on. */
+/*
+ * What is put to the test: commands and sequences of guest writes, and the images they start on.
+ *
+ * To add a command: a file subjects_GROUP.c with a table of subjects, each with its row of the
+ * report, its start image (a recipe in images.c) and either a script, whose calls are recorded
+ * ("$P $IMGTOOL ... image.qcow2"), or a function that calls the library on stage->img and
+ * stage_step after each change. End it with SUBJECT_GROUP(GROUP). The Makefile finds it, and so
+ * does `make crash-mutants`; tests/crash/test_GROUP, a copy of its siblings, brings it into `make
+ * check`.
+ */
 #ifndef CRASH_SUBJECTS_H
 #define CRASH_SUBJECTS_H
 
