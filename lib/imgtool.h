@@ -1172,6 +1172,33 @@ IMG_API int img_relocate(const char *const *files, size_t count,
                          const struct img_relocate_options *options,
                          struct img_name_changes *result, struct img_error *err);
 
+struct img_fix_formats_options {
+    /* A file that only counts as raw because nothing else matches is raw, whatever it looks like.
+     */
+    bool trust_raw;
+    bool dry_run;
+    /* As in struct img_relocate_options; "backing-format" alone changes. */
+    void (*change)(void *opaque, const struct img_name_change *change);
+    void (*warn)(void *opaque, enum img_warning warning, const char *message);
+    bool (*cancelled)(void *opaque);
+    void *opaque;
+};
+
+/*
+ * States the format of the backing file in FILENAME and in every image below it that does not:
+ * what the file looks like. All of these images change, or none, as with img_relocate.
+ *
+ * A format is written where the first bytes of the file say it and, for one that can be read here,
+ * its header can be read. A file that nothing matches would be read as raw: that is written only
+ * where it looks like nothing else further on, either, and something speaks for a disk: a partition
+ * table, a boot sector or a file system, or that it is exactly as long as the disk that is based on
+ * it. Else the call fails with -ENOTSUP, unless TRUST_RAW. It also fails where a file cannot be
+ * had; OPTIONS and RESULT may be NULL.
+ */
+IMG_API int img_fix_backing_formats(const char *filename,
+                                    const struct img_fix_formats_options *options,
+                                    struct img_name_changes *result, struct img_error *err);
+
 /* ---- repairing ---------------------------------------------------------------------------- */
 
 enum img_repair_what {

@@ -50,7 +50,8 @@ void edit_clear(struct chain_edit *e)
         head_change_clear(&image->change);
     }
     free(e->images);
-    *e = (struct chain_edit){0};
+    e->images = NULL;
+    e->count = 0;
 }
 
 /* ---- before anything changes --------------------------------------------------------------- */
