@@ -30,13 +30,10 @@ static int select_snapshot(struct layer *l, const struct img_open_options *optio
     return l->driver->select_snapshot(l, options, err);
 }
 
-/* Whoever writes the image asks, from now on, whether to go on. */
-static void set_cancel(struct img *img, const struct img_open_options *options)
+void img_set_cancel(struct img *img, bool (*wanted)(void *opaque), void *opaque)
 {
     struct layer *top = img->layers[0];
-    if (!(options->flags & IMG_OPEN_WRITE) || !options->cancelled)
-        return;
-    img->cancel = (struct cancel){options->cancelled, options->opaque};
+    img->cancel = (struct cancel){wanted, opaque};
     top->file->cancel = &img->cancel;
     if (top->data_file)
         top->data_file->cancel = &img->cancel;
@@ -53,7 +50,8 @@ static int open_all(struct img *img, const char *filename, const struct img_open
     if (ret < 0)
         return ret;
     img->depth = 1;
-    set_cancel(img, options);
+    if ((options->flags & IMG_OPEN_WRITE) && options->cancelled)
+        img_set_cancel(img, options->cancelled, options->opaque);
     if (!(options->flags & (IMG_OPEN_NO_BACKING | IMG_OPEN_NO_DATA)))
         ret = chain_open(img, options, &ref, err);
     ref_clear(&ref);

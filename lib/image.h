@@ -45,6 +45,9 @@ int img_open_memory(struct img **out, const void *data, size_t size, const char 
 int img_open_plainly(struct img **out, const char *filename, const struct img_open_options *options,
                      struct img_error *err);
 
+/* Whoever writes IMG, or reads it at length, asks WANTED from now on whether to go on. */
+void img_set_cancel(struct img *img, bool (*wanted)(void *opaque), void *opaque);
+
 /* write.c: brings what the guest wrote to disk, before anything else changes the image. */
 int layer_settle(struct layer *l, struct img_error *err);
 

@@ -1306,6 +1306,117 @@ struct img_resize_options {
 IMG_API int img_resize(struct img *img, uint64_t size, const struct img_resize_options *options,
                        struct img_error *err);
 
+/* ---- chains ------------------------------------------------------------------------------- */
+
+enum img_rebase_flags {
+    /* Change the name only: nothing is read or compared, and the old backing file need not exist.
+     */
+    IMG_REBASE_UNSAFE = 1 << 0,
+    /* Whole clusters that are copied are stored compressed. */
+    IMG_REBASE_COMPRESS = 1 << 1,
+    /* Change nothing, say in the result what would be done. */
+    IMG_REBASE_DRY_RUN = 1 << 2,
+    /* With UNSAFE: the new backing file may be one that cannot be right. */
+    IMG_REBASE_FORCE = 1 << 3,
+    /* With UNSAFE: make sure first that the disk will read the same, which it need not with FORCE
+     * alone. */
+    IMG_REBASE_COMPARE = 1 << 4,
+};
+
+struct img_rebase_options {
+    const char *backing_file; /* as the image will name it: relative to the image's folder. "" or
+                                 NULL: the image stands alone */
+    const char *backing_format;
+    unsigned flags; /* enum img_rebase_flags, or-ed */
+    /* How to open the image. Its IMG_OPEN_FORCE_SHARE is about the new backing file. NULL: as
+     * img_open does. */
+    const struct img_open_options *open;
+    img_progress progress; /* phase "compare". May be NULL. */
+    /* Asked now and then, from several threads; when it is true, the call fails with -ECANCELED.
+     * May be NULL. */
+    bool (*cancelled)(void *opaque);
+    void *opaque;
+};
+
+/* What img_rebase did; of a dry run, what it would do. Bytes of the disk. */
+struct img_rebase_result {
+    uint64_t shared_bytes; /* known to read the same without being read */
+    uint64_t read_bytes;   /* read, of both backing files together */
+    uint64_t copied_bytes; /* into the image, as data; of a dry run, the most that can be */
+    uint64_t zeroed_bytes; /* said to be zero in the image; likewise */
+    uint64_t growth_bytes; /* of a dry run: by how much the file can grow at most */
+};
+
+/*
+ * Gives the image FILENAME another backing file. What its disk reads as stays the same: where the
+ * image itself holds nothing and the old and the new backing file differ, it gets what the old one
+ * has. Where both chains lead to the same bytes of the same file, nothing is read. RESULT may be
+ * NULL.
+ *
+ * At every instant, the image reads as before; its header changes last. After a crash or a failure
+ * the call can be repeated, and what has been copied is not copied again. The image is locked as a
+ * writer does, files below it as a reader does. Memory: 1 MiB for each processor, and what opening
+ * both chains takes.
+ *
+ * Errors: those of img_open for either chain; -EINVAL when the backing file's format is not given,
+ * or (IMG_REBASE_UNSAFE) when the new backing file cannot hold the chain together: it is missing,
+ * leads back to the image, looks like another format, is smaller than what it replaces; or
+ * (IMG_REBASE_COMPARE) reads otherwise. -ENOSPC where the header has no room for the name;
+ * -ENOTSUP for a format without backing files or, with IMG_REBASE_COMPRESS, without compression.
+ */
+IMG_API int img_rebase(const char *filename, const struct img_rebase_options *options,
+                       struct img_rebase_result *result, struct img_error *err);
+
+enum img_commit_flags {
+    /* Keep what the image holds. Otherwise it is emptied in the end, unless BASE was given. */
+    IMG_COMMIT_KEEP = 1 << 0,
+    /* Even if other images need the base as it is. */
+    IMG_COMMIT_FORCE = 1 << 1,
+};
+
+struct img_commit_options {
+    /* The layer to commit into, by the name that an image of the chain has for it. NULL: the one
+     * below the image. */
+    const char *base;
+    unsigned flags;                      /* enum img_commit_flags, or-ed */
+    uint64_t rate;                       /* bytes a second at most; 0: no limit */
+    const char *const *siblings;         /* folders in which to look for images that need the */
+    size_t sibling_count;                /* base, besides those of the chain's files */
+    const struct img_open_options *open; /* how to open the image; NULL: as img_open does */
+    img_progress progress;               /* phase "copy". May be NULL. */
+    /* Asked now and then, from several threads; when it is true, the call fails with -ECANCELED.
+     * May be NULL. */
+    bool (*cancelled)(void *opaque);
+    void *opaque;
+};
+
+/* What img_commit did. Bytes of the disk. */
+struct img_commit_result {
+    uint64_t copied_bytes; /* written to the base as data */
+    uint64_t zeroed_bytes; /* said to be zero in the base */
+    bool grown;            /* the base has the image's size now */
+    bool emptied;          /* the image holds nothing any more */
+};
+
+/*
+ * Writes what the image FILENAME, and all layers between it and the base, hold into the base, so
+ * that the base reads as the image does; a shorter base is grown. Then the image is emptied, unless
+ * it is to keep what it has. Layers between are left as they are; over a changed base they mean
+ * nothing any more.
+ *
+ * The base is locked, and opened, as a writer does, and what it held is lost: an image that has it
+ * below and is not part of the chain would read garbage, as would the image's own internal
+ * snapshots. So such images are looked for in the folders of the chain's files and in all that is
+ * under OPTIONS->siblings; when there are any, nothing is changed and the call fails with -EBUSY,
+ * unless IMG_COMMIT_FORCE.
+ *
+ * At every instant, the image reads as before; it is emptied only when the base is on disk. After a
+ * crash or a failure the call can be repeated, and has then the same outcome. RESULT may be NULL.
+ * Memory: 2 MiB for each processor, and what opening the chain takes.
+ */
+IMG_API int img_commit(const char *filename, const struct img_commit_options *options,
+                       struct img_commit_result *result, struct img_error *err);
+
 #ifdef __cplusplus
 }
 #endif

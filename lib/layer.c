@@ -12,7 +12,7 @@ static int choose_driver(struct layer *l, const char *format, unsigned flags, bo
 {
     *probed = !format;
     if (format) {
-        l->driver = driver_by_name(format);
+        l->driver = driver_by_name(!strcmp(format, "file") ? "raw" : format);
         return l->driver ? 0 : img_fail(err, EINVAL, "Unknown driver '%s'", format);
     }
     bool guessed, far = !(flags & IMG_OPEN_PROBE_LIKE_QEMU);

@@ -116,6 +116,25 @@ const struct command commands[] = {
      "  FILENAME...\n     the disks of several are put one behind the other\n"
      "  TARGET\n     what stands there is replaced once the new image is complete\n",
      cmd_convert},
+    {"commit", "Commit the changes of an image into its backing file",
+     "[-f FMT | --image-opts] [-t CACHE] [-b BASE] [-d] [-r RATE] [-p] [-q]\n"
+     "        [--siblings DIR]... [--force] [--object OBJDEF] FILENAME\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  -q, --quiet\n     print nothing but errors\n" PROGRESS_HELP
+     "  -f, --format FMT\n     the format of FILENAME, instead of looking at it\n"
+     "  --image-opts\n"
+     "     FILENAME is a list of options (driver=qcow2,file.filename=...), not a file name\n"
+     "  -t, --cache CACHE\n     taken as qemu-img does, of no effect\n"
+     "  -b, --base BASE\n     the layer to commit into (default the next one); FILENAME is kept "
+     "then\n"
+     "  -d, --drop\n     do not empty FILENAME in the end\n"
+     "  -r, --rate-limit RATE\n     bytes a second at most\n"
+     "  --siblings DIR\n     where else to look for images that need the base as it is, besides "
+     "the\n"
+     "     folders of the chain's files\n"
+     "  --force\n     commit although there are such images; they are of no use then\n"
+     "  FILENAME\n     reads the same at every instant; interrupted, the command is run again\n",
+     cmd_commit},
     {"create", "Create and format new image file",
      "[-f FMT] [-o OPTIONS] [-b BACKING [-F FMT]] [-u] [-p] [-q] FILENAME [SIZE]\n\nArguments:\n"
      "  -h, --help\n     print this help and exit\n"
@@ -173,6 +192,30 @@ const struct command commands[] = {
      "  --size N\n     the size of the new disk, which is empty, instead of FILENAME's\n"
      "  FILENAME\n     what is to be copied into the new image\n",
      cmd_measure},
+    {"rebase", "Change the backing file of the image",
+     "[-u] [-b BACKING [-F FMT]] [-f FMT | --image-opts] [-U] [-t CACHE] [-T CACHE]\n"
+     "        [-c] [-p] [-q] [--dry-run [--output human|json]] [--compare] [--force]\n"
+     "        [--object OBJDEF] FILENAME\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  -q, --quiet\n     print nothing but errors\n" PROGRESS_HELP
+     "  -f, --format FMT\n     the format of FILENAME, instead of looking at it\n"
+     "  --image-opts\n"
+     "     FILENAME is a list of options (driver=qcow2,file.filename=...), not a file name\n"
+     "  -b, --backing BACKING\n"
+     "     as the image will name it; relative to the image's folder. \"\": none\n"
+     "  -F, --backing-format FMT\n     its format, which the image states\n"
+     "  -u, --backing-unsafe\n     change the name alone; what the disk reads as may change\n"
+     "  -U, --force-share\n     read BACKING although another program is writing it\n"
+     "  -c, --compress\n     store compressed what is copied into the image\n"
+     "  -t, --cache CACHE; -T, --source-cache CACHE\n     taken as qemu-img does, of no effect\n"
+     "  --dry-run\n     say how much would be read and copied; change nothing\n"
+     "  --output human|json\n     how to say it (default human)\n"
+     "  --compare\n     with -u: first make sure that the disk will read the same\n"
+     "  --force\n     with -u: name a BACKING that is missing, leads back to FILENAME, is smaller "
+     "or\n"
+     "     of another format\n"
+     "  FILENAME\n     reads the same at every instant; interrupted, the command is run again\n",
+     cmd_rebase},
     {"resize", "Resize the image to the new size",
      "[-f FMT | --image-opts] [--preallocation PREALLOC] [--shrink]\n"
      "        [--object OBJECTDEF] [-p] [-q] FILENAME [+-]SIZE\n\nArguments:\n"

@@ -23,12 +23,12 @@ static int add_command(struct img_plan_step *s, char *line, struct img_error *er
     return 0;
 }
 
-/* "qemu-img WHAT -b BASE [-F FORMAT] IMAGE". The words are taken over; NULL: out of memory. */
+/* "imgtool WHAT -b BASE [-F FORMAT] IMAGE". The words are taken over; NULL: out of memory. */
 static char *command(const char *what, char *base, const char *format, char *image)
 {
     char *line = NULL;
     if (base && image &&
-        asprintf(&line, "qemu-img %s -b %s%s%s %s", what, base, format ? " -F " : "",
+        asprintf(&line, "imgtool %s -b %s%s%s %s", what, base, format ? " -F " : "",
                  format ? format : "", image) < 0)
         line = NULL;
     free(base);

@@ -6,7 +6,7 @@
  * itself must then stay.
  */
 #include "lib/ops/plan.h"
-#include "lib/ops/tree.h"
+#include "lib/ops/relatives.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -144,30 +144,11 @@ static int check_layer(struct img_merge_plan *plan, const struct img *img, unsig
 
 /* ---- what other images need ---- */
 
-/* Which layer's file, or data file, each image of the tree is; or -1. */
-static void mark_files(const struct tree *t, const struct img *img, int *layer_of)
-{
-    for (size_t i = 0; i < t->count; i++)
-        layer_of[i] = -1;
-    for (unsigned k = 0; k < img->depth; k++) {
-        const struct file *files[] = {img->layers[k]->file, img->layers[k]->data_file};
-        for (size_t i = 0; i < 2; i++) {
-            size_t node = files[i] ? tree_find_file(t, &files[i]->id) : IMG_TREE_NONE;
-            for (; node != IMG_TREE_NONE; node = tree_next_file(t, node))
-                layer_of[node] = (int)k;
-        }
-    }
-}
-
-/* IMAGE names a file of layer LAYER, as R says. */
-static int note_reference(struct img_merge_plan *plan, const struct img_tree_image *image,
-                          int image_layer, const struct img_tree_reference *r, int layer,
+/* IMAGE, which is not the one above it, names a file of layer LAYER. */
+static int note_reference(void *opaque, const struct img_tree_image *image, unsigned layer,
                           struct img_error *err)
 {
-    bool own_data = image_layer == layer && r->kind == IMG_TREE_DATA_FILE;
-    bool next_above = image_layer == layer - 1 && image_layer >= 0 && r->kind == IMG_TREE_BACKING;
-    if (own_data || next_above)
-        return 0;
+    struct img_merge_plan *plan = opaque;
     plan->layers[layer].needed = true;
     if (layer == 0) /* nothing is committed into it */
         return 0;
@@ -181,49 +162,7 @@ static int note_reference(struct img_merge_plan *plan, const struct img_tree_ima
                         image->filename, plan->layers[layer].filename);
 }
 
-static int check_dependents(struct img_merge_plan *plan, const struct img *img,
-                            const struct tree *t, struct img_error *err)
-{
-    int *layer_of = malloc((t->count + 1) * sizeof *layer_of), ret = 0;
-    if (!layer_of)
-        return img_fail_nomem(err);
-    mark_files(t, img, layer_of);
-    for (size_t i = 0; i < t->count && !ret; i++) {
-        const struct img_tree_image *image = &t->result.images[i];
-        for (size_t k = 0; k < image->reference_count && !ret; k++) {
-            const struct img_tree_reference *r = &image->references[k];
-            if (layer_of[r->target] >= 0)
-                ret = note_reference(plan, image, layer_of[i], r, layer_of[r->target], err);
-        }
-    }
-    free(layer_of);
-    return ret;
-}
-
 /* ---- looking for them ---- */
-
-/* The folder that a layer's file lies in, alone. */
-static int walk_folder_of(struct tree *t, const struct file *f, struct img_error *err)
-{
-    const char *slash = strrchr(f->name, '/');
-    char *folder = slash ? strndup(f->name, (size_t)(slash + 1 - f->name)) : strdup(".");
-    int ret = folder ? tree_walk(t, folder, false, err) : img_fail_nomem(err);
-    free(folder);
-    return ret;
-}
-
-static int read_tree(struct tree *t, const struct img *img, const struct img_plan_options *options,
-                     struct img_error *err)
-{
-    int ret = 0;
-    for (size_t i = 0; i < options->folder_count && !ret; i++)
-        ret = tree_walk(t, options->folders[i], true, err);
-    for (unsigned i = 0; i < img->depth && !ret; i++)
-        ret = walk_folder_of(t, img->layers[i]->file, err);
-    if (!ret)
-        ret = tree_resolve(t, err);
-    return ret < 0 ? ret : tree_finish(t, err);
-}
 
 static int add_problem(struct img_merge_plan *plan, const char *filename, const char *error,
                        struct img_error *err)
@@ -254,11 +193,13 @@ int plan_find_obstacles(struct img_merge_plan *plan, const struct img *img,
                         const struct img_plan_options *options, struct img_error *err)
 {
     struct tree *t = tree_new(err);
-    int ret = t ? read_tree(t, img, options, err) : -ENOMEM;
+    int ret = t ? relatives_read(t, img, img->depth, options->folders, options->folder_count, true,
+                                 err)
+                : -ENOMEM;
     for (unsigned i = 0; i + 1 < img->depth && !ret; i++)
         ret = check_layer(plan, img, i, options->flags, err);
     if (!ret)
-        ret = check_dependents(plan, img, t, err);
+        ret = relatives_each(t, img, note_reference, plan, err);
     if (!ret)
         ret = keep_problems(plan, t, err);
     if (t)

@@ -1,0 +1,142 @@
+/*
+ * The contents of an image, and of the layers between, brought into its base.
+ *
+ * The image reads the same all the time: what it holds hides what changes below it. When the base
+ * is on disk, the image may be emptied, in one step; until then, whatever happens, the whole can be
+ * done again.
+ */
+#include "lib/ops/commit.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int open_chain(struct commit *c, const char *filename, struct img_error *err)
+{
+    struct img_open_options open = {0};
+    if (c->options->open)
+        open = *c->options->open;
+    open.flags |= IMG_OPEN_WRITE;
+    open.cancelled = NULL; /* it would be asked with another pointer */
+    int ret = img_open(&c->img, filename, &open, err);
+    if (!ret && c->options->cancelled)
+        img_set_cancel(c->img, c->options->cancelled, c->options->opaque);
+    return ret;
+}
+
+/* The base as it was named, opened once more, now to be written. */
+static int open_base(const struct commit *c, struct layer **out, const struct layer *l,
+                     struct img_error *err)
+{
+    struct img_open_options open = {.flags = IMG_OPEN_WRITE};
+    struct image_ref ref = {0};
+    bool probed;
+    int ret = ref_parse(&ref, l->filename, err);
+    if (!ret && !ref.format) {
+        ref.format = strdup(l->driver->name);
+        ret = ref.format ? 0 : img_fail_nomem(err);
+    }
+    ref.force_share = false;
+    if (c->options->open) {
+        open.warn = c->options->open->warn;
+        open.opaque = c->options->open->opaque;
+    }
+    if (!ret)
+        ret = layer_open(out, &ref, &open, false, &probed, err);
+    ref_clear(&ref);
+    return ret;
+}
+
+/* Nobody may read a file that is written, the chain that it belongs to neither: it is closed
+ * first. */
+static int take_base(struct commit *c, struct img_error *err)
+{
+    struct layer *old = c->img->layers[c->into], *l = NULL;
+    struct file_identity id = old->file->id;
+    struct layer name = {.driver = old->driver, .filename = strdup(old->filename)};
+    size_t cache_bytes = old->cache_bytes;
+    if (!name.filename)
+        return img_fail_nomem(err);
+    layer_close(old);
+    c->img->layers[c->into] = NULL;
+    int ret = open_base(c, &l, &name, err);
+    if (!ret && (l->file->id.device != id.device || l->file->id.inode != id.inode))
+        ret = img_fail(err, EAGAIN, "it was replaced by another file meanwhile");
+    if (ret < 0)
+        img_prefix(err, ret, "Could not open the base '%s' for writing: ", name.filename);
+    free(name.filename);
+    c->img->layers[c->into] = l;
+    if (ret < 0)
+        return ret;
+    l->cache_bytes = cache_bytes;
+    c->upper = (struct img){.layers = c->img->layers, .depth = c->into};
+    c->base = (struct img){.layers = c->img->layers + c->into,
+                           .depth = c->img->depth - c->into,
+                           .flags = IMG_OPEN_WRITE};
+    if (c->options->cancelled)
+        img_set_cancel(&c->base, c->options->cancelled, c->options->opaque);
+    return 0;
+}
+
+static int grow_base(struct commit *c, struct img_error *err)
+{
+    uint64_t size = img_size(c->img);
+    if (img_size(&c->base) >= size)
+        return 0;
+    c->result.grown = true;
+    int ret = img_resize(&c->base, size, NULL, err);
+    return ret < 0 ? img_prefix(err, ret, "Could not give the base '%s' the image's size: ",
+                                c->base.layers[0]->filename)
+                   : 0;
+}
+
+/* All that was written is on disk, and nothing of it is kept in memory. */
+static int finish_base(struct commit *c, struct img_error *err)
+{
+    int ret = img_flush(&c->base, err);
+    return ret < 0 ? ret : layer_settle(c->base.layers[0], err);
+}
+
+static int empty_image(struct commit *c, struct img_error *err)
+{
+    struct layer *l = c->img->layers[0];
+    bool keep = (c->options->flags & IMG_COMMIT_KEEP) || c->options->base;
+    if (keep || !l->driver->make_empty)
+        return 0;
+    int ret = l->driver->make_empty(l, err);
+    if (ret < 0)
+        return img_prefix(err, ret,
+                          "All is in the base, but '%s' could not be emptied: ", l->filename);
+    c->result.emptied = true;
+    return 0;
+}
+
+static int commit(struct commit *c, const char *filename, struct img_error *err)
+{
+    int ret = open_chain(c, filename, err);
+    if (!ret)
+        ret = commit_find_base(c, err);
+    if (!ret)
+        ret = commit_check_needed(c, err);
+    if (!ret)
+        ret = take_base(c, err);
+    if (!ret)
+        ret = grow_base(c, err);
+    if (!ret)
+        ret = commit_copy(c, err);
+    if (!ret)
+        ret = finish_base(c, err);
+    return ret < 0 ? ret : empty_image(c, err);
+}
+
+int img_commit(const char *filename, const struct img_commit_options *options,
+               struct img_commit_result *result, struct img_error *err)
+{
+    const struct img_commit_options none = {0};
+    struct commit c = {.options = options ? options : &none};
+    int ret = commit(&c, filename, err);
+    img_close(c.img);
+    if (result)
+        *result = c.result;
+    return ret;
+}

@@ -1,0 +1,50 @@
+/* Rebasing: lib/ops/rebase*.c among themselves. */
+#ifndef LIB_OPS_REBASE_H
+#define LIB_OPS_REBASE_H
+
+#include "lib/ops/pair.h"
+
+struct rebase {
+    const struct img_rebase_options *options;
+    struct img_open_options open;
+    struct img *img;      /* the image; its chain is below it, but in unsafe mode */
+    struct img *new_base; /* with its chain; NULL: none */
+    struct img old_base;  /* the chain below IMG, whose layers these are */
+    bool has_old;         /* is there one? */
+    const char *new_name; /* as the image will name it; NULL: none */
+    struct img_rebase_result result;
+};
+
+/* rebase_copy.c */
+enum rebase_mode {
+    REBASE_COPY,    /* the image gets what differs */
+    REBASE_SURVEY,  /* nothing is read, the result says what would be */
+    REBASE_COMPARE, /* -EINVAL where something differs */
+};
+
+/* Goes over all of the disk that the image does not hold itself. */
+int rebase_differences(struct rebase *r, enum rebase_mode mode, struct img_error *err);
+
+void rebase_progress(const struct rebase *r, uint64_t done);
+
+/* rebase_growth.c: ranges are added in ascending order. */
+struct rebase_growth {
+    uint64_t cluster, per_table; /* bytes of the disk that an L2 table maps */
+    unsigned refcount_bits;
+    bool says_zero; /* zeroes take no space */
+    uint64_t clusters, tables;
+    uint64_t clusters_behind, tables_behind;
+};
+
+int rebase_growth_init(struct rebase_growth *g, const struct img *img, struct img_error *err);
+/* ZERO: the range will be zeroes. */
+void rebase_growth_add(struct rebase_growth *g, uint64_t off, uint64_t length, bool zero);
+uint64_t rebase_growth_bytes(const struct rebase_growth *g);
+
+/* rebase_check.c: refuses a new base that cannot hold the chain together. */
+int rebase_check_base(struct rebase *r, struct img_error *err);
+
+/* rebase.c */
+int rebase_open_new(struct rebase *r, struct img_error *err);
+
+#endif
