@@ -17,6 +17,7 @@ struct layer {
     struct file *file;
     struct file *data_file;        /* opened by the core when external_data is set */
     uint64_t raw_offset, raw_size; /* window in a raw file; raw_size UINT64_MAX: to the end */
+    bool direct;                   /* what is seen of the file is seen in whole sectors */
     bool cut_off;                  /* who named this layer said that nothing lies below it */
     bool data_file_given;          /* the user named the data file: the image need not */
     size_t cache_bytes;            /* how much mapping metadata to keep at hand */

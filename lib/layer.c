@@ -109,6 +109,7 @@ int layer_open(struct layer **out, const struct image_ref *ref,
     l->filename = name;
     l->raw_offset = ref->raw_offset;
     l->raw_size = ref->raw_size;
+    l->direct = ref->direct;
     l->data_file_given = ref->data_file != NULL;
     l->cut_off = ref->no_backing;
     l->cache_bytes = LAYER_CACHE_MAX;

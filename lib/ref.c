@@ -23,7 +23,6 @@ static const char *const ignored[] = {
     "node-name",
     "discard",
     "detect-zeroes",
-    "cache.direct",
     "cache.no-flush",
     "cache.writeback",
     "lazy-refcounts",
@@ -40,7 +39,6 @@ static const char *const ignored[] = {
     "file.read-only",
     "file.auto-read-only",
     "file.aio",
-    "file.cache.direct",
     "file.cache.no-flush",
     "file.discard",
     "file.node-name",
@@ -151,6 +149,8 @@ static int set_option(struct image_ref *out, const struct flat_options *o, const
         return set_size(&out->raw_size, key, value, err);
     if (!strcmp(key, "force-share"))
         return set_bool(&out->force_share, key, value, err);
+    if (!strcmp(key, "cache.direct") || !strcmp(key, "file.cache.direct"))
+        return set_bool(&out->direct, key, value, err);
     if (!strcmp(key, "file.locking")) { /* without locks others cannot be in the way */
         out->force_share |= !strcmp(value, "off");
         return 0;
@@ -216,11 +216,43 @@ int ref_parse(struct image_ref *out, const char *name, struct img_error *err)
     return ret;
 }
 
+/*
+ * QEMU's filter blkdebug, above an image that a user names: limits on how long and how aligned
+ * requests are change nothing of what the image holds. Errors that it is to inject are refused.
+ * Names inside images cannot have it.
+ */
+static int look_through_blkdebug(struct flat_options *o, struct img_error *err)
+{
+    static const char *const limits[] = {"align",          "max-transfer", "opt-write-zero",
+                                         "max-write-zero", "opt-discard",  "max-discard"};
+    struct flat_options below = {0};
+    int ret = 0;
+    for (size_t i = 0; i < o->count && !ret; i++) {
+        const char *key = o->items[i].key;
+        bool known = !strcmp(key, "driver");
+        for (size_t k = 0; k < sizeof limits / sizeof *limits; k++)
+            known |= !strcmp(key, limits[k]);
+        if (!strncmp(key, "image.", 6))
+            ret = flat_options_add(&below, key + 6, o->items[i].value, err);
+        else if (!known)
+            ret = img_fail(err, EINVAL,
+                           "Block format 'blkdebug' is looked through: the option "
+                           "'%s' is not supported",
+                           key);
+    }
+    flat_options_clear(o);
+    *o = below;
+    return ret;
+}
+
 int ref_parse_opts(struct image_ref *out, const char *opts, struct img_error *err)
 {
     struct flat_options o = {0};
     *out = (struct image_ref){.raw_size = UINT64_MAX};
     int ret = flat_options_from_list(&o, opts, err);
+    const char *driver = ret < 0 ? NULL : flat_options_get(&o, "driver");
+    if (driver && !strcmp(driver, "blkdebug"))
+        ret = look_through_blkdebug(&o, err);
     if (!ret)
         ret = ref_from_options(out, &o, err);
     flat_options_clear(&o);

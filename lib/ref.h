@@ -12,9 +12,10 @@ struct image_ref {
     char *path;                    /* on this host */
     uint64_t raw_offset, raw_size; /* a raw image's window; UINT64_MAX: to the end */
     char *data_file;               /* an external data file's path, instead of the stored one */
-    bool force_share;              /* as IMG_OPEN_FORCE_SHARE */
-    bool no_backing;               /* "backing": null */
-    struct image_ref *backing;     /* overrides what the image names, or NULL */
+    bool direct;               /* without the host's cache: only whole sectors can be asked for */
+    bool force_share;          /* as IMG_OPEN_FORCE_SHARE */
+    bool no_backing;           /* "backing": null */
+    struct image_ref *backing; /* overrides what the image names, or NULL */
 };
 
 /* A name that a user typed or an image holds. */

@@ -62,6 +62,8 @@ static int raw_map(struct layer *l, guest_off off, uint64_t max, enum map_detail
         return img_fail_errno(err, -ret, "Could not find the holes of '%s' at %#" PRIx64,
                               l->file->name, at.v);
     out->kind = stretch.data ? IMG_EXTENT_DATA : IMG_EXTENT_ZERO;
+    if (l->direct && stretch.data && stretch.length < max) /* the last one, which the file cuts */
+        stretch.length = align_up(at.v + stretch.length, 512) - at.v;
     out->length = min_u64(max, stretch.length);
     return 0;
 }
