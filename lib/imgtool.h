@@ -1210,7 +1210,8 @@ enum img_repair_what {
 /* One number in the file that a repair changes. */
 struct img_change {
     const char *what;     /* "refcount", "l2-entry", "l2-bitmap", "l1-entry", "snapshot-l1",
-                             "refcount-table", "header"; these names do not change */
+                             "refcount-table", "header", "file-length"; these names do not
+                             change */
     const char *field;    /* of a header: its name in the specification; else NULL */
     uint64_t host_offset; /* where it lies; of a refcount, the cluster that it counts */
     bool has_guest_offset;
@@ -1237,14 +1238,21 @@ struct img_repair_options {
  * not look at; where more than one answer could be right, damage is left and counted. No guest data
  * that could be read becomes unreadable.
  *
- * RESULT has what is left in its sums, as far as the repair can tell (a second img_check knows
- * better), and what was repaired beside them. The file is the old image until one sector makes it
- * the new one; where only refcounts go down, the sectors are overwritten in place, and each of them
- * by itself makes the image better. Nothing is written when there is nothing to repair. What leaks
- * no longer keeps its bytes until somebody needs the space.
+ * RESULT has what is left in its sums, as img_check finds it afterwards, and what was repaired
+ * beside them. A second repair finds nothing to do: what is changed is looked at again, as it would
+ * be, until nothing else follows from it, and only then is the file changed. What changes is held
+ * in memory up to 16 MiB, beyond that in an unnamed file in TMPDIR.
+ *
+ * The file is the old image until one sector makes it the new one; where only refcounts go down,
+ * the sectors are overwritten in place, and each of them by itself makes the image better. (Where
+ * repairs follow from repairs, some sectors that make it better may follow that one.) Nothing is
+ * written when there is nothing to repair. What leaks no longer keeps its bytes until somebody
+ * needs the space. When the call fails, the undo file stays as soon as a byte has changed that it
+ * knows.
  *
  * Errors are those of img_check; -EIO when leaks alone cannot be repaired because the refcounts
- * themselves are damaged; -EEXIST when the undo file is there already.
+ * themselves are damaged, or when no end of repairs is in sight: then nothing is changed; -EEXIST
+ * when the undo file is there already.
  */
 IMG_API int img_repair(struct img *img, const struct img_repair_options *options,
                        struct img_check *result, struct img_error *err);

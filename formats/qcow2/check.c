@@ -24,17 +24,41 @@ enum {
     REPEAT_BUDGET = 8 << 20, /* to tell again what is wrong with a table */
     MAX_OVERFLOWS_TOLD = 16, /* of one cluster, at once */
     MAX_SPARSENESS = 64,     /* no file system's compression makes files smaller than this */
+    MAX_BEYOND = 64 << 10,   /* clusters behind the end, listed */
 };
 
-void check_note_outside(struct check *c, uint64_t offset, uint64_t length)
+/* The file never grows so far that what lies farther behind its end matters, unless it has to. */
+#define FAR_BEYOND (1ull << 30)
+
+/* So that the file can grow without that it leads to something. */
+static int list_beyond(struct check *c, uint64_t from, uint64_t end)
+{
+    unsigned bits = c->q->geometry.cluster_bits;
+    uint64_t first = from >> bits, last = (end - 1) >> bits;
+    c->beyond_full |= last - first >= MAX_BEYOND - c->beyond.count;
+    int ret = 0;
+    for (uint64_t i = first; i <= last && !c->beyond_full && !ret; i++)
+        ret = cluster_list_add(&c->beyond, i, c->err);
+    return ret;
+}
+
+int check_note_outside(struct check *c, uint64_t offset, uint64_t length)
 {
     uint64_t size = c->q->geometry.cluster_size, from = max_u64(offset, c->end);
+    if (!c->fix ||
+        (c->snapshots_fix && offset == c->q->header.snapshots_offset)) /* that one moves */
+        return 0;
+    if (offset <= INT64_MAX - length && from - c->end < FAR_BEYOND && !c->beyond_full) {
+        int ret = list_beyond(c, from, offset + length);
+        if (ret < 0 || !c->beyond_full)
+            return ret;
+    }
     /* one cluster is counted, and all of it is there, once it begins inside; a table would have
      * other entries as soon as there is anything where it lies */
     if (length <= size)
         from = max_u64(c->end, offset > INT64_MAX - length ? offset : offset + length - size);
-    if (!(c->snapshots_fix && offset == c->q->header.snapshots_offset)) /* that one moves */
-        c->outside_from = min_u64(c->outside_from, from);
+    c->outside_from = min_u64(c->outside_from, from);
+    return 0;
 }
 
 int check_reference(struct check *c, uint64_t offset, uint64_t length, uint64_t times,
@@ -45,13 +69,12 @@ int check_reference(struct check *c, uint64_t offset, uint64_t length, uint64_t 
         return 0;
     /* the last cluster may be cut short by the end of the file, so its end may lie past that */
     if (offset > INT64_MAX - length || offset + length >= c->end + g->cluster_size) {
-        check_note_outside(c, offset, length);
         check_bad(
             c, OUTSIDE, place,
             "ERROR: counting reference for region exceeding the end of the file by one cluster or "
             "more: offset 0x%" PRIx64 " size 0x%" PRIx64,
             offset, length);
-        return 0;
+        return check_note_outside(c, offset, length);
     }
     uint64_t first = offset >> g->cluster_bits, last = (offset + length - 1) >> g->cluster_bits;
     c->clusters = max_u64(c->clusters, last + 1);
@@ -70,11 +93,38 @@ static void overflow(void *opaque, uint64_t cluster, uint64_t lost)
     c->once += lost;
 }
 
+bool check_is_void(const struct check *c, uint64_t l1_entry)
+{
+    return (c->fix & IMG_REPAIR_ERRORS) && l1_entry && !(l1_entry & L1_OFFSET_MASK);
+}
+
+/* Every reader takes it for an entry of 0, and QEMU's check for one that names the header. */
+static void repair_void(struct check *c, uint64_t index, uint64_t entry, uint64_t place,
+                        bool active)
+{
+    struct check_subject s = {.kind = IMG_FINDING_RESERVED_BITS,
+                              .severity = IMG_SEVERITY_REPAIRED,
+                              .host = place,
+                              .unseen = true};
+    *(active ? &c->l1_fix : &c->snapshot_l1_fix) = true;
+    c->fixes_errors = true;
+    if (c->again)
+        return;
+    c->report->result->corruptions_fixed++;
+    check_tell(c->report, &s,
+               "Repairing L1 entry without an offset: l1_index=%" PRIu64 " l1_entry=%" PRIx64,
+               index, entry);
+}
+
 static int walk_l1_entry(struct check *c, uint64_t index, uint64_t entry, uint64_t place,
                          bool active)
 {
     const struct qcow2_geometry *g = &c->q->geometry;
     uint64_t offset = entry & L1_OFFSET_MASK;
+    if (check_is_void(c, entry)) {
+        repair_void(c, index, entry, place, active);
+        return 0;
+    }
     if (entry & L1_RESERVED_MASK)
         check_bad(c, RESERVED_BITS, place, "ERROR found L1 entry with reserved bits set: %" PRIx64,
                   entry);
@@ -89,8 +139,25 @@ static int walk_l1_entry(struct check *c, uint64_t index, uint64_t entry, uint64
     return t ? check_l2_table(c, t, index, active) : 0;
 }
 
+/* A repair changes the header, and so would change the table. */
+static void leave_header(struct check *c, bool active, uint64_t place)
+{
+    struct check_subject s = {.kind = IMG_FINDING_OVERLAP,
+                              .severity = IMG_SEVERITY_REPAIRED,
+                              .host = place,
+                              .unseen = true};
+    *(active ? &c->l1_fix : &c->snapshot_l1_fix) = true;
+    c->fixes_errors = true;
+    if (c->again)
+        return;
+    c->report->result->corruptions_fixed++;
+    check_tell(c->report, &s, "Repairing the L1 table at 0x0 overlaps the header");
+}
+
 static int walk_l1(struct check *c, uint64_t offset, uint32_t size, bool active, uint64_t place)
 {
+    if (!offset && size && (c->fix & IMG_REPAIR_ERRORS))
+        leave_header(c, active, place);
     int ret = check_reference(c, offset, size * 8ull, 1, place);
     return ret < 0 ? ret : check_each_l1(c, offset, size, active, walk_l1_entry);
 }
@@ -290,6 +357,7 @@ void check_end(struct check *c)
     free(c->dirty);
     free(c->old.items);
     free(c->gone.items);
+    free(c->beyond.items);
 }
 
 int qcow2_check(struct layer *l, struct check_report *report, struct img_error *err)

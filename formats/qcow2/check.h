@@ -73,21 +73,25 @@ struct check {
     uint8_t *piece;                /* PIECE bytes */
 
     /* What a check finds on the way to a repair; all of it nothing when FIX is 0. */
-    unsigned fix;             /* enum img_repair_what */
-    uint64_t outside_from;    /* if the file were longer, something would refer to what is there */
-    bool hidden;              /* something cannot be followed: what it uses looks free */
-    int failure;              /* a refcount block that could not be read: -errno */
-    bool rebuild;             /* the refcounts are so wrong that they have to be made anew */
-    bool again;               /* walking a second time, for that: what is repaired was told */
-    bool fix_flags;           /* COPIED flags are repaired */
-    bool l1_fix;              /* some in the active L1 table are */
-    bool snapshots_fix;       /* the snapshot table is written anew */
-    bool fixes_errors;        /* something else than leaks is repaired */
-    uint64_t walk_errors;     /* corruptions of the tables that lead to clusters */
-    uint64_t before;          /* corruptions of the snapshot table */
-    struct cluster_list old;  /* clusters of refcount structures that are made anew */
-    struct cluster_list gone; /* where refcount blocks outside the file would lie; sorted */
-    uint8_t *dirty;           /* for each refcount block: does a refcount in it change? */
+    unsigned fix;          /* enum img_repair_what */
+    uint64_t outside_from; /* if the file were longer, something would refer to what is there */
+    struct cluster_list beyond; /* clusters behind the end that something refers to, or */
+    bool beyond_full;           /* more of them than are listed */
+    bool hidden;                /* something cannot be followed: what it uses looks free */
+    int failure;                /* a refcount block that could not be read: -errno */
+    bool rebuild;               /* the refcounts are so wrong that they have to be made anew */
+    bool again;                 /* walking a second time, for that: what is repaired was told */
+    bool fix_flags;             /* COPIED flags are repaired */
+    bool l1_fix;                /* the active L1 table has an entry that is repaired */
+    bool snapshot_l1_fix;       /* a snapshot's has */
+    bool pad;                   /* the last cluster of the file, cut short, is filled up */
+    bool snapshots_fix;         /* the snapshot table is written anew */
+    bool fixes_errors;          /* something else than leaks is repaired */
+    uint64_t walk_errors;       /* corruptions of the tables that lead to clusters */
+    uint64_t before;            /* corruptions of the snapshot table */
+    struct cluster_list old;    /* clusters of refcount structures that are made anew */
+    struct cluster_list gone;   /* where refcount blocks outside the file would lie; sorted */
+    uint8_t *dirty;             /* for each refcount block: does a refcount in it change? */
 };
 
 enum { CHECK_PIECE = 64 << 10 };
@@ -145,7 +149,9 @@ struct l2_table *check_find_l2(struct check *c, uint64_t offset);
 int check_reference(struct check *c, uint64_t offset, uint64_t length, uint64_t times,
                     uint64_t place);
 /* Notes a reference that is not counted, since it leads behind the end of the file. */
-void check_note_outside(struct check *c, uint64_t offset, uint64_t length);
+int check_note_outside(struct check *c, uint64_t offset, uint64_t length);
+/* An L1 entry that names no table, and is not 0 either: as if it were, if that is repaired. */
+bool check_is_void(const struct check *c, uint64_t l1_entry);
 /* Counts every reference there is, but for those of the refcount structures. */
 int check_count_references(struct check *c);
 int check_start_counting(struct check *c);
@@ -179,7 +185,7 @@ bool check_stored_refcount(struct check *c, uint64_t cluster, uint64_t *refcount
 int check_copied_flags(struct check *c);
 /* Is the refcount of the cluster at OFFSET 1, or will it be? False: nobody can say. */
 bool check_is_one(struct check *c, uint64_t offset, bool *one);
-/* Is there nothing in the way of moving T to another place? */
+/* Is there nothing in the way of moving T to another place? What else lies where it does stays. */
 bool check_can_move(const struct check *c, const struct l2_table *t);
 
 /* check_fix.c: from a comparison to what is to be done about it. */

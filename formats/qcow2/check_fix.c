@@ -134,20 +134,6 @@ static int rebuild(struct check *c)
     return ret;
 }
 
-/* What was to be repaired in an L2 table that is something else as well is not its own. */
-static int check_tables_alone(struct check *c)
-{
-    for (size_t i = 0; i < c->tables.capacity; i++) {
-        const struct l2_table *t = &c->tables.slots[i];
-        if (t->uses && t->fix && !check_can_move(c, t))
-            return img_fail(c->err, EIO,
-                            "the L2 table at 0x%" PRIx64
-                            " overlaps something else; nothing is repaired",
-                            t->offset);
-    }
-    return 0;
-}
-
 /* Compares all refcounts; one that cannot be read is a reason to repair nothing. */
 static int compare_all(struct check *c, unsigned fix, bool last)
 {
@@ -161,9 +147,7 @@ int check_fix_refcounts(struct check *c)
 {
     struct img_check *r = c->report->result;
     uint64_t leaks = r->leaks, corruptions = r->corruptions, errors = r->check_errors;
-    int ret = check_tables_alone(c);
-    if (!ret)
-        ret = compare_all(c, 0, false);
+    int ret = compare_all(c, 0, false);
     if (ret < 0)
         return ret;
     if (c->exhausted) /* what was not looked at must not be freed */

@@ -37,18 +37,21 @@ static uint64_t exact_refcount(struct check *c, uint64_t offset)
 bool check_can_move(const struct check *c, const struct l2_table *t)
 {
     const struct qcow2_geometry *g = &c->q->geometry;
-    return is_aligned(t->offset, g->cluster_size) && t->offset < c->end &&
-           refs_get(&c->refs, t->offset >> g->cluster_bits) == t->uses;
+    uint64_t count = refs_get(&c->refs, t->offset >> g->cluster_bits);
+    return is_aligned(t->offset, g->cluster_size) && t->offset && t->offset < c->end && count &&
+           count <= REFS_MAX;
 }
 
-/* Nothing else lies where the active L1 table does. */
+/* All of the active L1 table was counted, whatever else lies there. */
 static bool l1_can_move(const struct check *c)
 {
     const struct qcow2_header *h = &c->q->header;
     uint64_t end = h->l1_offset + h->l1_size * 8ull;
-    for (uint64_t at = h->l1_offset; at < end; at += c->q->geometry.cluster_size)
-        if (refs_get(&c->refs, at >> c->q->geometry.cluster_bits) != 1)
+    for (uint64_t at = h->l1_offset; at < end; at += c->q->geometry.cluster_size) {
+        uint64_t count = refs_get(&c->refs, at >> c->q->geometry.cluster_bits);
+        if (!count || count > REFS_MAX)
             return false;
+    }
     return true;
 }
 
@@ -192,7 +195,7 @@ static bool fixes_flags(const struct check *c)
     if (!l1_can_move(c))
         return false;
     return (c->fix & IMG_REPAIR_ERRORS) ||
-           (c->fix && !r->check_errors && !r->corruptions && !r->leaks);
+           (c->fix && !r->check_errors && r->corruptions == r->unseen_by_qemu && !r->leaks);
 }
 
 int check_copied_flags(struct check *c)

@@ -58,13 +58,12 @@ static int reference(struct walk *w, uint64_t offset, uint64_t length)
 {
     struct check *c = w->c;
     if (offset + length >= c->end + c->q->geometry.cluster_size) {
-        check_note_outside(c, offset, length);
         bad(w, OUTSIDE,
             "ERROR: counting reference for region exceeding the end of the file by one cluster or "
             "more: "
             "offset 0x%" PRIx64 " size 0x%" PRIx64,
             offset, length);
-        return 0;
+        return check_note_outside(c, offset, length);
     }
     return w->times ? check_reference(c, offset, length, w->times, w->place) : 0;
 }
@@ -128,27 +127,14 @@ static int compressed(struct walk *w, uint64_t entry, uint64_t bitmap)
     return ret;
 }
 
-/*
- * Is the table one, and nothing else besides? Otherwise what looks like a bad entry is something
- * else, and none of a repair's business.
- */
+/* Can the table get another place? There what is wrong in it is put right, whatever else lies
+ * here. */
 static bool may_fix(const struct walk *w)
 {
     const struct check *c = w->c;
-    const struct qcow2_geometry *g = &c->q->geometry;
     uint64_t offset = w->table->offset;
-    if (!(c->fix & IMG_REPAIR_ERRORS) || !is_aligned(offset, g->cluster_size) ||
-        qcow2_overlapped(c->q, offset, g->cluster_size))
-        return false;
-    for (uint64_t i = 0; i < c->reftable_entries; i++)
-        if ((load_be64(c->reftable + i * 8) & REFTABLE_OFFSET_MASK) == offset)
-            return false;
-    for (uint32_t i = 0; i < c->snapshot_count; i++) {
-        const struct check_snapshot *s = &c->snapshots[i];
-        if (s->l1_offset < offset + g->cluster_size && offset < s->l1_offset + s->l1_size * 8ull)
-            return false;
-    }
-    return true;
+    return (c->fix & IMG_REPAIR_ERRORS) && offset && offset < c->end &&
+           is_aligned(offset, c->q->geometry.cluster_size);
 }
 
 /* A cluster without data gives up a place that it cannot have, if that may be repaired. */

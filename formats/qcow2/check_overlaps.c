@@ -29,14 +29,32 @@ void check_alone(struct check *c, const char *name, uint64_t offset, uint64_t le
     }
 }
 
+/* A table of which the end is missing. What is missing reads as zeroes, and can be so. */
+static void reaches_past(struct check *c, const char *name, uint64_t offset)
+{
+    struct check_subject s = {.kind = IMG_FINDING_OUTSIDE,
+                              .severity = IMG_SEVERITY_CORRUPTION,
+                              .host = offset,
+                              .unseen = true};
+    bool fix = (c->fix & IMG_REPAIR_ERRORS) && !c->q->file->device;
+    if (fix) {
+        s.severity = IMG_SEVERITY_REPAIRED;
+        c->pad = c->fixes_errors = true;
+        c->report->result->corruptions_fixed++;
+    } else {
+        c->once++;
+    }
+    check_tell(c->report, &s,
+               "%s the %s at 0x%" PRIx64 " reaches past the end of the file at 0x%" PRIx64,
+               fix ? "Repairing" : "ERROR", name, offset, c->end);
+}
+
 static void check_placed(struct check *c, const char *name, uint64_t offset, uint64_t length)
 {
     uint64_t end = offset + length;
     check_alone(c, name, offset, length);
     if (length && offset < c->end && end > c->end && end < c->end + c->q->geometry.cluster_size)
-        check_once(c, OUTSIDE, offset,
-                   "ERROR the %s at 0x%" PRIx64 " reaches past the end of the file at 0x%" PRIx64,
-                   name, offset, c->end);
+        reaches_past(c, name, offset);
 }
 
 static int by_offset(const void *a, const void *b)
@@ -53,10 +71,7 @@ static void check_l2_place(struct check *c, const struct l2_table *t)
     if (!is_aligned(t->offset, g->cluster_size) || t->offset >= c->end)
         return;
     if (t->offset + g->cluster_size > c->end)
-        check_once(c, OUTSIDE, t->offset,
-                   "ERROR the L2 table at 0x%" PRIx64
-                   " reaches past the end of the file at 0x%" PRIx64,
-                   t->offset, c->end);
+        reaches_past(c, "L2 table", t->offset);
     if (t->shared && (count > REFS_MAX || count < 2)) {
         check_note(c, SHARED_TABLE, t->offset,
                    "the L2 table at 0x%" PRIx64 " is shared by several entries of one L1 table",

@@ -234,13 +234,14 @@ static void compare_chunk(struct comparison *m, uint64_t first, uint64_t n, cons
     }
 }
 
-static void cannot_read(struct check *c, uint64_t first, uint64_t end, int code)
+static void cannot_read(const struct comparison *m, uint64_t first, uint64_t end, int code)
 {
+    struct check *c = m->c;
     for (uint64_t i = first; i < end; i++) {
         struct check_subject s = {.kind = IMG_FINDING_UNREADABLE,
                                   .severity = IMG_SEVERITY_UNCHECKED,
                                   .host = i << c->q->geometry.cluster_bits};
-        if (refs_get(&c->refs, i) && !c->fix)
+        if (refs_get(&c->refs, i) && m->last)
             refs_set(&c->refs, i, REFS_UNKNOWN);
         check_tell(c->report, &s, "Can't get refcount for cluster %" PRIu64 ": %s", i,
                    strerror(code));
@@ -264,7 +265,7 @@ static void compare_block(struct comparison *m, uint64_t first, uint64_t end, ui
             size_t bytes = (size_t)(((loaded_to - loaded_from) << order) + 7) / 8;
             int ret = check_read(c, c->piece, bytes, block + ((at - first) << order >> 3), &zeroes);
             if (ret < 0) {
-                cannot_read(c, at, end, -ret);
+                cannot_read(m, at, end, -ret);
                 c->failure = ret;
                 img_error_clear(c->err); /* told as findings */
                 return;
@@ -289,7 +290,7 @@ int check_compare_refcounts(struct check *c, unsigned fix, bool last)
             return ret;
         ret = block_of(c, first, &block);
         if (ret < 0)
-            cannot_read(c, first, end, -ret);
+            cannot_read(&m, first, end, -ret);
         else
             compare_block(&m, first, end, block);
     }

@@ -145,6 +145,12 @@ int check_read_snapshots(struct check *c)
     }
     if (!c->snapshot_count)
         return 0;
+    if (!h->snapshots_offset && (c->fix & IMG_REPAIR_ERRORS)) {
+        c->snapshots_fix = true; /* a repair changes the header, and so would change the table */
+        c->report->result->corruptions_fixed++;
+        check_repairs(c, OVERLAP, offsetof(struct ondisk_header, snapshots_offset),
+                      "Repairing the snapshot table at 0x0 overlaps the header");
+    }
     c->snapshots = calloc(c->snapshot_count, sizeof *c->snapshots);
     if (!c->snapshots)
         return img_fail_nomem(c->err);

@@ -122,6 +122,8 @@ static int register_l2(struct check *c, uint64_t index, uint64_t entry, uint64_t
 {
     struct l2_set *s = &c->tables;
     (void)index, (void)place, (void)active;
+    if (check_is_void(c, entry))
+        return 0;
     if (s->count * 3 >= s->capacity * 2) {
         int ret = grow(c);
         if (ret < 0)

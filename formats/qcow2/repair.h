@@ -3,6 +3,20 @@
 #define QCOW2_REPAIR_H
 
 #include "formats/qcow2/check.h"
+#include "lib/file_overlay.h"
+
+/* A repair from beginning to end (repair_run.c): rounds, each of them one look and what it plans.
+ */
+struct repair_run {
+    struct qcow2 *q;
+    const struct img_repair_options *options;
+    struct file *overlay; /* holds what the rounds have changed; NULL: nothing so far */
+    uint32_t safe;        /* stages of it after which the image is still the old one */
+    bool changed;         /* the last round found something to do */
+    bool new_header;      /* a round changes the header */
+};
+
+enum { CHANGES_IN_MEMORY = 16 << 20 };
 
 /* References that end once all places have been chosen. */
 struct release {
@@ -50,6 +64,8 @@ int repair_tables_in_place(struct repair *r, bool count_only, uint64_t *sectors)
 int repair_tell_tables(struct repair *r);
 /* Is there any such table? */
 bool repair_has_tables(const struct repair *r);
+/* Is each of them only that? Otherwise what else it is must stay as it is. */
+bool repair_tables_alone(const struct repair *r);
 
 /* repair_snapshots.c: the snapshot table with its L1 tables where they will be. */
 int repair_build_snapshots(struct repair *r);
@@ -67,6 +83,10 @@ int repair_tell_refcounts(struct repair *r);
 bool repair_has_refcounts(const struct repair *r);
 
 /* repair.c */
+
+/* Looks, plans, tells; what there is to do is done in the overlay, which is the image's file then.
+ */
+int repair_round(struct repair_run *run, struct check_report *report, struct img_error *err);
 void repair_tell(struct repair *r, const struct img_change *change);
 /* Writes those sectors of NEW that differ from OLD; both lie at OFFSET. */
 int repair_sectors(struct repair *r, const uint8_t *old, const uint8_t *new, size_t len,

@@ -159,6 +159,7 @@ static int find_free(struct repair *r, uint64_t count, uint64_t from, uint64_t *
         if (at >= r->limit && (at >= r->most || r->q->file->device))
             return -ENOSPC;
         int ret = is_free(r, at, &is);
+        is &= !cluster_list_has(&r->c->beyond, at);
         if (ret < 0)
             return ret;
         found = is ? found + 1 : 0;

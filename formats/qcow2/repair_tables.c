@@ -19,7 +19,23 @@ bool repair_has_tables(const struct repair *r)
     for (size_t i = 0; i < s->capacity; i++)
         if (s->slots[i].uses && s->slots[i].fix)
             return true;
-    return r->c->l1_fix;
+    return r->c->l1_fix || r->c->snapshot_l1_fix;
+}
+
+bool repair_tables_alone(const struct repair *r)
+{
+    const struct check *c = r->c;
+    const struct l2_set *s = &c->tables;
+    const struct qcow2_header *h = &r->q->header;
+    uint64_t size = r->q->geometry.cluster_size, end = h->l1_offset + h->l1_size * 8ull;
+    for (size_t i = 0; i < s->capacity; i++)
+        if (s->slots[i].uses && s->slots[i].fix &&
+            refs_get(&c->refs, s->slots[i].offset / size) != s->slots[i].uses)
+            return false;
+    for (uint64_t at = h->l1_offset; at < end && c->l1_fix; at += size)
+        if (refs_get(&c->refs, at / size) != 1)
+            return false;
+    return true;
 }
 
 /* ---- what becomes of an entry -------------------------------------------------------------- */
@@ -64,6 +80,8 @@ static uint64_t repair_l1_entry(struct repair *r, uint64_t entry, bool flags)
     uint64_t offset = entry & L1_OFFSET_MASK;
     const struct l2_table *t = offset ? check_find_l2(r->c, offset) : NULL;
     bool one;
+    if (check_is_void(r->c, entry))
+        return 0;
     if (t && t->moved) {
         entry = (entry & ~L1_OFFSET_MASK) | t->moved;
         offset = t->moved;
@@ -218,8 +236,9 @@ static int place_l1(struct repair *r, uint64_t offset, uint32_t size, bool activ
 {
     struct l1_work w = {.r = r, .active = active};
     uint64_t clusters = div_round_up(size * 8ull, r->q->geometry.cluster_size);
+    bool leaves = !offset && size && (r->c->fix & IMG_REPAIR_ERRORS); /* the header */
     int ret = each_l1_piece(&w, offset, size, compare_l1);
-    if (ret < 0 || !w.changes)
+    if (ret < 0 || !(w.changes || leaves))
         return ret;
     ret = repair_allocate(r, clusters, 0, to);
     return ret ? ret : repair_release(r, offset, size * 8ull, 1);
