@@ -155,8 +155,8 @@ static const struct recipe {
     {"leaks repaired, with their undo file",
      CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")
          RAW("-c 'write -P 2 0x200b 1' -c 'write -P 2 0x200f 1'") UNDO("leaks")},
-    /* the same with an entry that refers to what lies behind the end: the file must not grow */
-    {"leaks of clusters in use, no room",
+    /* the same with an entry that refers to what lies behind the end, where the file grows */
+    {"leaks of clusters in use, an entry behind the end",
      CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k' -c 'write -P 3 100k 8k'")
          RAW("-c 'write -P 2 0x200b 1' -c 'write -P 0 0x4000 1' -c 'write -P 2 0x200f 1' "
              "-c 'write -P 0 0x4010 1' -c 'write -P 0x80 0x40a0 1' -c 'write -P 0x10 0x40a5 1' -c "

@@ -106,10 +106,10 @@ static bool over(const struct judge *j, const struct state *s)
     return !s->running && s->lo + 1 == j->count;
 }
 
-static void judge_damage(const struct judge *j, const struct state *s, const char *who,
-                         const struct damage *d, const struct damage *own, struct verdict *v)
+static void judge_damage(const struct judge *j, const char *who, const struct damage *d,
+                         const struct damage *own, struct verdict *v)
 {
-    if (d->corruptions > own->corruptions && !(s->running && j->flags_lag))
+    if (d->corruptions > own->corruptions)
         complain(v, &v->corrupt, "%s finds %" PRIu64 " corruptions", who, d->corruptions);
     if (d->leaks > own->leaks && !j->may_leak)
         complain(v, &v->leaked, "%s finds %" PRIu64 " leaks", who, d->leaks);
@@ -122,7 +122,7 @@ static void judge_by_library(const struct judge *j, const struct state *s, struc
     if (check_disks(j->scene, s->disks, &d, &err) < 0)
         complain(v, &v->corrupt, "it cannot be checked: %s", img_error_message(&err));
     else
-        judge_damage(j, s, "the library", &d, over(j, s) ? &j->after : &j->own, v);
+        judge_damage(j, "the library", &d, over(j, s) ? &j->after : &j->own, v);
     img_error_clear(&err);
 }
 
@@ -133,7 +133,7 @@ static void judge_by_qemu(const struct judge *j, const struct state *s, struct v
     if (checker_end(j->checker, &d, &err) < 0)
         complain(v, &v->corrupt, "%s", img_error_message(&err));
     else
-        judge_damage(j, s, "qemu-img", &d, over(j, s) ? &j->after_qemu : &j->own_qemu, v);
+        judge_damage(j, "qemu-img", &d, over(j, s) ? &j->after_qemu : &j->own_qemu, v);
     img_error_clear(&err);
 }
 

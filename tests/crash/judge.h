@@ -23,7 +23,6 @@ struct judge {
     bool may_leak;
     bool may_be_none;       /* a device in the middle of being written is no image */
     bool only_after;        /* nothing is promised while a step runs */
-    bool flags_lag;         /* while a step runs, flags and refcounts may contradict each other */
     bool qemu_alone;        /* the library's own check, which sees more, is not asked */
     const struct disk *end; /* what the files are after the run */
     bool exact[MAX_FILES];  /* once a step is durable, this file has these very bytes */

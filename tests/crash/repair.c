@@ -76,7 +76,7 @@ bool repair_state(const struct judge *j, const struct state *s, uint64_t seed, s
 {
     struct img_error err = IMG_ERROR_INIT;
     struct recorder r;
-    struct judge judge = {.scene = j->scene, .after = j->after, .flags_lag = j->flags_lag};
+    struct judge judge = {.scene = j->scene, .after = j->after};
     struct states_options o = {.seed = seed, .limit = limit, .drop_flush = -1};
     *v = (struct verdict){0};
     int ret = check_disks(j->scene, s->disks, &judge.own, &err);

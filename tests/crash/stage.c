@@ -50,7 +50,6 @@ static void set_rules(struct judge *j, unsigned flags)
     j->may_leak = flags & MAY_LEAK;
     j->only_after = flags & ONLY_AFTER;
     j->undoable = flags & UNDOABLE;
-    j->flags_lag = flags & FLAGS_LAG;
     j->may_be_none = flags & ON_DEVICE;
     j->exact[0] = flags & EXACT_IMAGE;
     j->exact[1] = flags & EXACT_DATA_FILE;
