@@ -126,6 +126,8 @@ static uint64_t unit(const void *builder)
 {
     const struct builder *b = builder;
     bool parts = b->layout->extended_l2 && !b->compress;
+    if (b->mapped && !parts) /* no table depends on what comes */
+        return 512;
     return parts ? cluster_size(b) / SUBCLUSTERS : cluster_size(b);
 }
 

@@ -2,7 +2,7 @@
  * A new image: options checked, its layout computed, then written front to back but for the header,
  * which comes last. Tables are made in pieces of a bounded size, whatever the size of the disk.
  */
-#include "formats/qcow2/create.h"
+#include "formats/qcow2/build.h"
 #include "formats/qcow2/encode.h"
 #include "formats/qcow2/layout.h"
 #include "formats/qcow2/ondisk.h"
@@ -279,7 +279,8 @@ static int write_table(struct file *f, const struct qcow2_layout *l, uint64_t at
     for (uint64_t done = 0; done < length && !ret;) {
         size_t n = (size_t)min_u64(length - done, PIECE);
         fill(l, buf, done, n);
-        ret = file_write(f, buf, n, host(at + done), err);
+        ret = f->device ? file_write(f, buf, n, host(at + done), err)
+                        : build_write(f, buf, n, at + done, err);
         done += n;
     }
     return ret;

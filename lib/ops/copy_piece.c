@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SECTOR = 512 };
+enum { SECTOR = 512, HOST_BLOCK = 4096 };
 
 /* Room for one more item of SIZE bytes. */
 static int grow(void *array, size_t count, size_t *room, size_t size, struct img_error *err)
@@ -139,13 +139,11 @@ int copy_piece_read(const struct copy_job *j, struct copy_piece *p, struct img_e
 
 /* ---- dividing ------------------------------------------------------------------------------ */
 
-/* How many zeroes in a row are looked for: a power of two, and whole units. */
-static uint64_t zero_unit(const struct copy_job *j)
+/* What is looked at at once for zeroes: whole units, no smaller than what a host leaves out. */
+static uint64_t zero_block(const struct copy_job *j)
 {
-    uint64_t power = j->sparse;
-    while (power & (power - 1))
-        power &= power - 1;
-    return max_u64(power, j->target->unit);
+    uint64_t block = j->sparse < HOST_BLOCK ? SECTOR : HOST_BLOCK;
+    return max_u64(block, j->target->unit);
 }
 
 static int add_data(struct copy_piece *p, size_t from, size_t to, struct img_error *err)
@@ -168,28 +166,32 @@ static int add_zero(const struct copy_job *j, struct copy_piece *p, size_t from,
     return j->target->says_zero ? copy_piece_add_run(p, &run, err) : add_data(p, from, to, err);
 }
 
+/*
+ * Zeroes count where there are enough of them in a row, or where they are next to what is none of
+ * this piece: there they may go on. Blocks are those of the disk, not of the piece.
+ */
 static int divide_plain(const struct copy_job *j, struct copy_piece *p, struct img_error *err)
 {
-    size_t length = whole_length(j, p);
+    size_t length = whole_length(j, p), block = (size_t)zero_block(j);
     if (!j->sparse || (!j->target->zero_is_nothing && !j->target->says_zero))
         return add_data(p, 0, length, err);
-    uint64_t unit = zero_unit(j);
-    size_t from = 0, at = 0; /* FROM: where the run that is not yet added began */
-    bool zero = false;
+    size_t from = 0, at = 0; /* FROM: where data began that is not yet added */
     int ret = 0;
     while (at < length && !ret) {
-        size_t n = (size_t)min_u64(align_down(p->start + at, unit) + unit - p->start, length) - at;
-        bool now = zero_all(p->buf + at, n);
-        if (now != zero) {
-            ret = zero ? add_zero(j, p, from, at, err) : add_data(p, from, at, err);
-            from = at;
-            zero = now;
+        size_t rest = block - (size_t)((p->start + at) & (block - 1));
+        size_t n = rest < length - at ? rest : length - at;
+        bool zero = zero_all(p->buf + at, n);
+        if (n == block)
+            n = zero_run(p->buf + at, length - at, block, &zero);
+        if (zero && (n >= j->sparse || !at || at + n == length)) {
+            ret = add_data(p, from, at, err);
+            if (!ret)
+                ret = add_zero(j, p, at, at + n, err);
+            from = at + n;
         }
         at += n;
     }
-    if (!ret)
-        ret = zero ? add_zero(j, p, from, at, err) : add_data(p, from, at, err);
-    return ret;
+    return ret < 0 ? ret : add_data(p, from, length, err);
 }
 
 static int make_compressor(const struct copy_job *j, struct copy_piece *p, struct img_error *err)
