@@ -161,6 +161,7 @@ struct new_file {
     char *path;       /* its name, with no symbolic link at the end */
     char *temporary;  /* where it lies meanwhile; NULL: nowhere */
     bool in_place, published;
+    bool unflushed; /* its folder is not flushed when it is published */
 };
 
 int new_file_open(struct new_file **out, const char *path, const struct new_file_options *options,

@@ -315,7 +315,7 @@ int new_file_publish(struct new_file *n, struct img_error *err)
     if (ret < 0)
         return ret;
     n->published = true;
-    return flush_folder(n, err);
+    return n->unflushed ? 0 : flush_folder(n, err);
 }
 
 static const char *last_part(const char *path)

@@ -921,6 +921,9 @@ enum img_convert_flags {
     IMG_CONVERT_SKIP_BROKEN_BITMAPS = 1 << 6,
     /* Zeroes are written as data, too: all of the target is allocated. */
     IMG_CONVERT_DENSE = 1 << 7,
+    /* The call returns when the host has all of the target, which may still be in its memory; but
+     * a file that is replaced, is so only by one that is on disk. */
+    IMG_CONVERT_UNFLUSHED = 1 << 8,
 };
 
 struct img_convert_options {
@@ -946,7 +949,8 @@ struct img_convert_options {
 
 /*
  * Makes the image TARGET, a path or "file:PATH", with the disk of the source. A new file appears
- * under its name when it is complete and on disk; what was there is then replaced. When the call
+ * under its name when it is complete and on disk (see IMG_CONVERT_UNFLUSHED); what was there is
+ * then replaced. When the call
  * fails, nothing has changed, but for a block device or, with IMG_CONVERT_EXISTING, an image,
  * which are written in place.
  *

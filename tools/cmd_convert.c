@@ -200,6 +200,8 @@ static int run(struct convert_request *r)
 {
     struct img_error err = IMG_ERROR_INIT;
     tool_open_options(r->tool, &r->open);
+    if (!r->cache || !strcmp(r->cache, "unsafe"))
+        r->convert.flags |= IMG_CONVERT_UNFLUSHED;
     r->convert.open = &r->open;
     r->convert.options = r->options;
     r->convert.warn = warn;

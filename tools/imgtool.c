@@ -111,8 +111,9 @@ const struct command commands[] = {
      "  -m N\n     threads (1 to 16; default: one for each processor)\n"
      "  -r RATE\n     bytes a second at most\n" PROGRESS_HELP
      "  -q\n     no warnings, no progress\n"
-     "  -t CACHE, -T CACHE\n     of TARGET and of FILENAME, taken as qemu-img does, of no effect\n"
-     "  -C, -W\n     taken as qemu-img does, of no effect\n"
+     "  -t CACHE\n     unsafe, as is the default: a new TARGET need not be on disk when the command "
+     "ends,\n     unless it replaces a file; with any other (none, writeback...) it is\n"
+     "  -T CACHE, -C, -W\n     taken as qemu-img does, of no effect\n"
      "  FILENAME...\n     the disks of several are put one behind the other\n"
      "  TARGET\n     what stands there is replaced once the new image is complete\n",
      cmd_convert},

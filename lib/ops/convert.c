@@ -315,6 +315,7 @@ int img_convert(const char *target, const struct img_convert_options *given, str
         .format = given->format ? given->format : "raw",
         .target = {.in_chain = "The target is the source, or lies below it",
                    .cancel = {given->cancelled, given->opaque},
+                   .unflushed = given->flags & IMG_CONVERT_UNFLUSHED,
                    .progress = {given->progress, given->opaque}},
     };
     prepare_job(&c);

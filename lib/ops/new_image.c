@@ -175,11 +175,18 @@ int new_image_open(struct new_image *n, struct img_error *err)
     return ret < 0 || !n->plan.data_file ? ret : open_data_file(n, err);
 }
 
+/* What replaces a file is on disk before, always: else a crash could leave neither. */
+static int finish_one(const struct new_image *n, struct new_file *file, struct img_error *err)
+{
+    file->unflushed = n->unflushed && !file->old;
+    return file->unflushed ? 0 : new_file_finish(file, err);
+}
+
 int new_image_publish(struct new_image *n, struct img_error *err)
 {
-    int ret = n->data ? new_file_finish(n->data, err) : 0;
+    int ret = n->data ? finish_one(n, n->data, err) : 0;
     if (!ret)
-        ret = new_file_finish(n->image, err);
+        ret = finish_one(n, n->image, err);
     if (!ret && n->data)
         ret = new_file_publish(n->data, err);
     if (!ret)
