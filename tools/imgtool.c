@@ -111,7 +111,8 @@ const struct command commands[] = {
      "  -m N\n     threads (1 to 16; default: one for each processor)\n"
      "  -r RATE\n     bytes a second at most\n" PROGRESS_HELP
      "  -q\n     no warnings, no progress\n"
-     "  -t CACHE\n     unsafe, as is the default: a new TARGET need not be on disk when the command "
+     "  -t CACHE\n     unsafe, as is the default: a new TARGET need not be on disk when the "
+     "command "
      "ends,\n     unless it replaces a file; with any other (none, writeback...) it is\n"
      "  -T CACHE, -C, -W\n     taken as qemu-img does, of no effect\n"
      "  FILENAME...\n     the disks of several are put one behind the other\n"

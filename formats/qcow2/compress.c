@@ -33,56 +33,129 @@ static bool inflate_zlib(const void *in, size_t in_len, void *out, size_t out_le
     return full;
 }
 
-static bool inflate_cluster(const void *in, size_t in_len, void *out, size_t out_len)
+/* What a thread needs to decompress, kept for the next one that does. */
+struct decompressor {
+    struct decompressor *next;
+    uint8_t *stored;
+    size_t room;
+    ZSTD_DCtx *zstd;
+#ifdef HAVE_LIBDEFLATE
+    struct libdeflate_decompressor *deflate;
+#endif
+};
+
+static struct decompressor *borrow(struct qcow2 *q)
+{
+    pthread_mutex_lock(&q->decompressors_lock);
+    struct decompressor *d = q->decompressors;
+    if (d)
+        q->decompressors = d->next;
+    pthread_mutex_unlock(&q->decompressors_lock);
+    return d ? d : calloc(1, sizeof *d);
+}
+
+static void give_back(struct qcow2 *q, struct decompressor *d)
+{
+    pthread_mutex_lock(&q->decompressors_lock);
+    d->next = q->decompressors;
+    q->decompressors = d;
+    pthread_mutex_unlock(&q->decompressors_lock);
+}
+
+void qcow2_free_decompressors(struct qcow2 *q)
+{
+    for (struct decompressor *d = q->decompressors, *next; d; d = next) {
+        next = d->next;
+        ZSTD_freeDCtx(d->zstd);
+#ifdef HAVE_LIBDEFLATE
+        libdeflate_free_decompressor(d->deflate);
+#endif
+        free(d->stored);
+        free(d);
+    }
+    q->decompressors = NULL;
+    pthread_mutex_destroy(&q->decompressors_lock);
+}
+
+static bool inflate_cluster(struct decompressor *d, const void *in, size_t in_len, void *out,
+                            size_t out_len)
 {
 #ifdef HAVE_LIBDEFLATE
-    struct libdeflate_decompressor *d = libdeflate_alloc_decompressor();
-    if (d) {
+    if (!d->deflate)
+        d->deflate = libdeflate_alloc_decompressor();
+    if (d->deflate) {
         size_t got = 0;
-        enum libdeflate_result r = libdeflate_deflate_decompress_ex(d, in, in_len, out, out_len,
-                                                                    NULL, &got);
-        libdeflate_free_decompressor(d);
+        enum libdeflate_result r = libdeflate_deflate_decompress_ex(d->deflate, in, in_len, out,
+                                                                    out_len, NULL, &got);
         if (r == LIBDEFLATE_SUCCESS && got == out_len)
             return true;
     }
     /* a stream without an end, which fills the cluster all the same, is zlib's to judge */
+#else
+    (void)d;
 #endif
     return inflate_zlib(in, in_len, out, out_len);
 }
 
-static bool zstd_cluster(const void *in, size_t in_len, void *out, size_t out_len)
+/* One frame that is exactly the cluster, as nearly all are, in one call; else step by step. */
+static bool zstd_cluster(struct decompressor *d, const void *in, size_t in_len, void *out,
+                         size_t out_len)
 {
-    ZSTD_DCtx *d = ZSTD_createDCtx();
-    if (!d)
+    if (!d->zstd)
+        d->zstd = ZSTD_createDCtx();
+    if (!d->zstd)
         return false;
+    size_t frame = ZSTD_findFrameCompressedSize(in, in_len);
+    if (!ZSTD_isError(frame) && ZSTD_decompressDCtx(d->zstd, out, out_len, in, frame) == out_len)
+        return true;
+    ZSTD_DCtx_reset(d->zstd, ZSTD_reset_session_only);
     ZSTD_inBuffer src = {in, in_len, 0};
     ZSTD_outBuffer dst = {out, out_len, 0};
     while (dst.pos < dst.size) {
         size_t in_before = src.pos, out_before = dst.pos;
-        size_t r = ZSTD_decompressStream(d, &dst, &src);
+        size_t r = ZSTD_decompressStream(d->zstd, &dst, &src);
         if (ZSTD_isError(r) || (src.pos == in_before && dst.pos == out_before))
             break;
     }
-    ZSTD_freeDCtx(d);
     return dst.pos == dst.size;
+}
+
+static bool make_room(struct decompressor *d, size_t length)
+{
+    if (length <= d->room)
+        return true;
+    uint8_t *stored = realloc(d->stored, length);
+    if (!stored)
+        return false;
+    d->stored = stored;
+    d->room = length;
+    return true;
+}
+
+static int decompress_with(struct qcow2 *q, struct decompressor *d, const struct qcow2_mapping *m,
+                           uint8_t *out, struct img_error *err)
+{
+    size_t length; /* the file may end within the last sector; what is not there is not made up */
+    int ret = file_read_upto(q->file, d->stored, m->host_length, host(m->host), &length, err);
+    bool zstd = q->header.compression == COMPRESSION_ZSTD;
+    if (!ret && !(zstd ? zstd_cluster : inflate_cluster)(d, d->stored, length, out,
+                                                         q->geometry.cluster_size))
+        ret = img_fail(err, EIO,
+                       "Could not decompress the %s cluster at %#" PRIx64 " (%" PRIu32
+                       " bytes stored)",
+                       zstd ? "zstd" : "deflate", m->host, m->host_length);
+    return ret;
 }
 
 static int decompress(struct qcow2 *q, const struct qcow2_mapping *m, uint8_t *out,
                       struct img_error *err)
 {
-    uint8_t *stored = malloc(m->host_length);
-    if (!stored)
+    struct decompressor *d = borrow(q);
+    if (!d)
         return img_fail_nomem(err);
-    size_t length; /* the file may end within the last sector; what is not there is not made up */
-    int ret = file_read_upto(q->file, stored, m->host_length, host(m->host), &length, err);
-    bool zstd = q->header.compression == COMPRESSION_ZSTD;
-    if (!ret &&
-        !(zstd ? zstd_cluster : inflate_cluster)(stored, length, out, q->geometry.cluster_size))
-        ret = img_fail(err, EIO,
-                       "Could not decompress the %s cluster at %#" PRIx64 " (%" PRIu32
-                       " bytes stored)",
-                       zstd ? "zstd" : "deflate", m->host, m->host_length);
-    free(stored);
+    int ret = make_room(d, m->host_length) ? decompress_with(q, d, m, out, err)
+                                           : img_fail_nomem(err);
+    give_back(q, d);
     return ret;
 }
 

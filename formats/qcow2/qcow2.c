@@ -138,6 +138,7 @@ static void qcow2_close(struct layer *l)
     forget_metadata(q);
     cache_destroy(&q->tables);
     cache_destroy(&q->clusters);
+    qcow2_free_decompressors(q);
     free(q);
 }
 
@@ -154,6 +155,7 @@ static int qcow2_open(struct layer *l, unsigned flags, struct img_error *err)
     l->state = q;
     cache_init(&q->tables);
     cache_init(&q->clusters);
+    pthread_mutex_init(&q->decompressors_lock, NULL);
     atomic_init(&q->data_has_holes, -1);
     atomic_init(&q->known_size, 0);
     int ret = read_metadata(q, err);

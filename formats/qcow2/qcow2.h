@@ -87,12 +87,14 @@ struct qcow2 {
     uint32_t l1_size;
     uint8_t *l1; /* as on disk; NULL when opened for metadata only */
 
-    struct cache tables;              /* pieces of L2 tables */
-    struct cache clusters;            /* decompressed clusters */
-    atomic_uint_least64_t known_size; /* of the file: refreshed when an offset lies past it */
-    atomic_int data_has_holes;        /* -1: not known yet */
-    struct qcow2_writer *writer;      /* guest writes (write.h); NULL: none so far */
-    struct write_log *log;            /* what was written, for the bitmaps; NULL: none records it */
+    struct cache tables;                /* pieces of L2 tables */
+    struct cache clusters;              /* decompressed clusters */
+    atomic_uint_least64_t known_size;   /* of the file: refreshed when an offset lies past it */
+    atomic_int data_has_holes;          /* -1: not known yet */
+    struct decompressor *decompressors; /* that no thread needs now (compress.c) */
+    pthread_mutex_t decompressors_lock;
+    struct qcow2_writer *writer; /* guest writes (write.h); NULL: none so far */
+    struct write_log *log;       /* what was written, for the bitmaps; NULL: none records it */
 };
 
 /* qcow2.c */
@@ -164,6 +166,7 @@ int qcow2_lookup(struct qcow2 *q, guest_off off, struct qcow2_mapping *out, stru
 /* compress.c */
 int qcow2_read_compressed(struct layer *l, void *buf, size_t len, guest_off off,
                           struct img_error *err);
+void qcow2_free_decompressors(struct qcow2 *q);
 
 /* bitmap_change.c */
 int qcow2_change_bitmap(struct layer *l, const char *name, const struct bitmap_action *actions,

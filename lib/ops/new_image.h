@@ -25,7 +25,7 @@ struct new_image {
     struct file_identity *chain; /* files that are not to be replaced */
     size_t chain_count;
     const char *in_chain; /* what is said when one of them would be */
-    bool unflushed; /* a name that was free is given to a file that need not be on disk yet */
+    bool unflushed;       /* a name that was free is given to a file that need not be on disk yet */
     struct new_file *image, *data;
 };
 
