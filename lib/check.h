@@ -2,13 +2,18 @@
 #ifndef LIB_CHECK_H
 #define LIB_CHECK_H
 
-#include "lib/imgtool.h"
+#include "lib/file.h"
 
 struct check_report {
     struct img_check *result;
     void (*fn)(void *opaque, const struct img_finding *finding); /* may be NULL */
     void *opaque;
+    const struct progress_sink *progress;
+    uint64_t done, total; /* bytes of tables; DONE may be more where some are read again */
 };
+
+/* DONE went up: tells how far the check is. */
+void check_progress(struct check_report *r);
 
 /* What a finding is about; the words come with check_tell. */
 struct check_subject {

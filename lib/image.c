@@ -50,6 +50,7 @@ static int open_all(struct img *img, const char *filename, const struct img_open
     if (ret < 0)
         return ret;
     img->depth = 1;
+    img->progress = (struct progress_sink){options->progress, options->opaque};
     if ((options->flags & IMG_OPEN_WRITE) && options->cancelled)
         img_set_cancel(img, options->cancelled, options->opaque);
     if (!(options->flags & (IMG_OPEN_NO_BACKING | IMG_OPEN_NO_DATA)))

@@ -13,6 +13,7 @@ struct img {
     unsigned depth;
     unsigned flags;
     struct cancel cancel;
+    struct progress_sink progress; /* of calls without options of their own */
 };
 
 /* Opens the one image that REF names, without its parent. Of OPTIONS, flags and warn count. */

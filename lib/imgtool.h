@@ -131,6 +131,9 @@ struct img_open_options {
      * closed: when it is true, the change fails with -ECANCELED, as if the disk had failed. May be
      * NULL. */
     bool (*cancelled)(void *opaque);
+    /* Told how far img_check, img_repair and the calls that change snapshots are (phases "check",
+     * "repair", "snapshot"; bytes of tables), until the image is closed. May be NULL. */
+    img_progress progress;
 };
 
 /*
@@ -1177,6 +1180,7 @@ IMG_API int img_relocate(const char *const *files, size_t count,
                          struct img_name_changes *result, struct img_error *err);
 
 struct img_fix_formats_options {
+    const struct img_open_options *open; /* how to open FILENAME; NULL: as img_open does */
     /* A file that only counts as raw because nothing else matches is raw, whatever it looks like.
      */
     bool trust_raw;

@@ -5,6 +5,7 @@
 #include "commands.h"
 #include "interrupt.h"
 #include "output.h"
+#include "progress.h"
 #include "repair_plan.h"
 #include "source.h"
 
@@ -26,6 +27,7 @@ struct check_request {
     const char *undo;
     uint64_t leaks_fixed, corruptions_fixed; /* before the image was checked once more */
     uint64_t hidden;                         /* corruptions that were counted, and not told */
+    struct progress progress;
     struct json list_json; /* with --list, as JSON: open from the first finding on */
 };
 
@@ -279,11 +281,18 @@ static int run(struct check_request *r)
         interrupt_die();
         return tool_report(r->tool, &err);
     }
+    if (progress_start(r->tool, &r->progress, r->quiet)) {
+        img_close(img);
+        return 1;
+    }
+    r->tool->progress = &r->progress;
     setvbuf(stderr, errors, _IOFBF, sizeof errors);
     int code = r->dry_run ? show_repair_plan(r->tool, img, r->repair, r->filename, r->json)
                           : check_image(r, img);
     fflush(stderr);
     img_close(img);
+    progress_end(&r->progress, code == NOT_COMPLETED);
+    r->tool->progress = NULL;
     if (code == NOT_COMPLETED)
         interrupt_die();
     return code;
@@ -319,6 +328,7 @@ int cmd_check(struct tool *tool, int argc, char **argv)
         {"cache", required_argument, 0, 'T'},
         {"repair", required_argument, 0, 'r'},
         {"quiet", no_argument, 0, 'q'},
+        PROGRESS_OPTION,
         {"list", no_argument, 0, LIST},
         {"dry-run", no_argument, 0, DRY_RUN},
         {"undo", required_argument, 0, UNDO},
@@ -327,7 +337,7 @@ int cmd_check(struct tool *tool, int argc, char **argv)
     struct check_request r = {.tool = tool};
     const char *cache = NULL;
     int c, code;
-    while ((c = source_getopt(tool, &r.open, argc, argv, SOURCE_SHORT "T:r:q", options, &code)) !=
+    while ((c = source_getopt(tool, &r.open, argc, argv, SOURCE_SHORT "T:r:qp", options, &code)) !=
            -1) {
         switch (c) {
         case TOOL_STOP:
@@ -343,6 +353,10 @@ int cmd_check(struct tool *tool, int argc, char **argv)
             break;
         case 'q':
             r.quiet = true;
+            break;
+        case 'p':
+            if (progress_option(tool, &r.progress, optarg))
+                return 1;
             break;
         case SOURCE_OUTPUT:
             if (tool_output_format(tool, optarg, &r.json))

@@ -3,6 +3,7 @@
 #include "interrupt.h"
 #include "output.h"
 #include "progress.h"
+#include "rebase_formats.h"
 #include "source.h"
 
 #include <inttypes.h>
@@ -14,7 +15,7 @@ struct rebase_request {
     struct img_open_options open;
     struct img_rebase_options rebase;
     const char *cache, *source_cache;
-    bool quiet, json;
+    bool quiet, json, fix_format;
     struct progress progress;
 };
 
@@ -61,6 +62,21 @@ static void update(void *opaque, const char *phase, uint64_t done, uint64_t tota
         progress_update(&r->progress, phase, done, total);
 }
 
+static int fix_formats(struct rebase_request *r)
+{
+    const struct format_request formats = {.tool = r->tool,
+                                           .filename = r->filename,
+                                           .open = &r->open,
+                                           .trust_raw = r->rebase.flags & IMG_REBASE_FORCE,
+                                           .dry_run = r->rebase.flags & IMG_REBASE_DRY_RUN,
+                                           .json = r->json,
+                                           .quiet = r->quiet};
+    int code = rebase_fix_formats(&formats);
+    if (!code)
+        progress_update(&r->progress, "rebase", 1, 1);
+    return code;
+}
+
 static int run(struct rebase_request *r)
 {
     struct img_error err = IMG_ERROR_INIT;
@@ -77,6 +93,18 @@ static int run(struct rebase_request *r)
     return r->rebase.flags & IMG_REBASE_DRY_RUN ? print_survey(r, &result) : 0;
 }
 
+/* It looks at backing files that are there, and names no other one. */
+static int check_fix_format(struct rebase_request *r)
+{
+    const unsigned flags = r->rebase.flags;
+    if (!(flags & IMG_REBASE_UNSAFE))
+        return tool_usage_error(r->tool, "--fix-format is for unsafe mode (-u)");
+    if (r->rebase.backing_file || r->rebase.backing_format ||
+        (flags & (IMG_REBASE_COMPRESS | IMG_REBASE_COMPARE)))
+        return tool_usage_error(r->tool, "--fix-format does not go with -b, -F, -c and --compare");
+    return 0;
+}
+
 /* What is wrong with it that has nothing to do with any file. */
 static int check(struct rebase_request *r, int argc, char **argv)
 {
@@ -84,6 +112,8 @@ static int check(struct rebase_request *r, int argc, char **argv)
     if (optind != argc - 1)
         return tool_usage_error(r->tool, "Expecting one image file name");
     r->filename = argv[optind];
+    if (r->fix_format)
+        return check_fix_format(r);
     if (!(flags & IMG_REBASE_UNSAFE) && !r->rebase.backing_file)
         return tool_usage_error(r->tool, "Must specify backing file (-b) or use unsafe mode (-u)");
     if ((flags & (IMG_REBASE_FORCE | IMG_REBASE_COMPARE)) && !(flags & IMG_REBASE_UNSAFE))
@@ -105,13 +135,13 @@ static int run_with_progress(struct rebase_request *r)
     else if (r->source_cache && !tool_is_cache_mode(r->source_cache))
         tool_error(r->tool, "Invalid source cache option: %s", r->source_cache);
     else if (!source_check(r->tool, &r->open))
-        code = run(r);
+        code = r->fix_format ? fix_formats(r) : run(r);
     progress_end(&r->progress, code);
     return code;
 }
 
 /* Options whose names imgtool alone knows, and what qemu-img shares with other commands. */
-enum { FORCE = SOURCE_OWN, COMPARE, DRY_RUN };
+enum { FORCE = SOURCE_OWN, COMPARE, DRY_RUN, FIX_FORMAT };
 
 static int take_option(struct rebase_request *r, int c)
 {
@@ -142,6 +172,9 @@ static int take_option(struct rebase_request *r, int c)
     case FORCE:
         r->rebase.flags |= IMG_REBASE_FORCE;
         break;
+    case FIX_FORMAT:
+        r->fix_format = true;
+        break;
     case COMPARE:
         r->rebase.flags |= IMG_REBASE_COMPARE;
         break;
@@ -166,6 +199,7 @@ int cmd_rebase(struct tool *tool, int argc, char **argv)
         {"source-cache", required_argument, 0, 'T'},
         {"force", no_argument, 0, FORCE},
         {"compare", no_argument, 0, COMPARE},
+        {"fix-format", no_argument, 0, FIX_FORMAT},
         {"dry-run", no_argument, 0, DRY_RUN},
         {"quiet", no_argument, 0, 'q'},
         PROGRESS_OPTION,

@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "interrupt.h"
 #include "output.h"
+#include "progress.h"
 #include "snapshot_list.h"
 #include "source.h"
 
@@ -11,6 +12,8 @@ struct snapshot_request {
     const char *filename;
     int action;       /* 'l', 'c', 'a', 'd'; 0: none was named */
     const char *name; /* for all but 'l' */
+    bool quiet;
+    struct progress progress;
 };
 
 /* ---- list ---- */
@@ -61,11 +64,16 @@ static int change(struct snapshot_request *r)
     struct img_error err = IMG_ERROR_INIT;
     struct img *img;
     tool_change_options(r->tool, &r->open);
+    if (progress_start(r->tool, &r->progress, r->quiet))
+        return 1;
+    r->tool->progress = &r->progress;
     int ret = img_open(&img, r->filename, &r->open, &err);
     if (!ret) {
         ret = change_image(r, img, &err);
         img_close(img);
     }
+    progress_end(&r->progress, ret);
+    r->tool->progress = NULL;
     if (ret < 0)
         interrupt_die();
     return ret < 0 ? tool_report(r->tool, &err) : 0;
@@ -87,6 +95,7 @@ int cmd_snapshot(struct tool *tool, int argc, char **argv)
     static const struct option options[] = {
         {"help", no_argument, 0, 'h'},
         {"quiet", no_argument, 0, 'q'},
+        PROGRESS_OPTION,
         {"object", required_argument, 0, SOURCE_OBJECT},
         {"format", required_argument, 0, 'f'},
         {"image-opts", no_argument, 0, SOURCE_IMAGE_OPTS},
@@ -99,11 +108,12 @@ int cmd_snapshot(struct tool *tool, int argc, char **argv)
     };
     struct snapshot_request r = {.tool = tool};
     int c, code;
-    while ((c = source_getopt(tool, &r.open, argc, argv, "hf:Uqla:c:d:", options, &code)) != -1) {
+    while ((c = source_getopt(tool, &r.open, argc, argv, "hf:Uqpla:c:d:", options, &code)) != -1) {
         if (c == TOOL_STOP)
             return code;
-        if (c != 'q' && take_action(&r, c)) /* nothing is printed but errors and lists */
+        if (c == 'p' ? progress_option(tool, &r.progress, optarg) : c != 'q' && take_action(&r, c))
             return 1;
+        r.quiet |= c == 'q';
     }
     if (source_filename(tool, &r.open, argc, argv, &r.filename))
         return 1;

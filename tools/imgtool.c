@@ -75,9 +75,9 @@ const struct command commands[] = {
      "\nSeveral actions are done in their order; when one is refused, none is.\n",
      cmd_bitmap},
     {"check", "Check basic image integrity",
-     "[-f FMT | --image-opts] [-U] [-q] [--list] [--output human|json]\n"
+     "[-f FMT | --image-opts] [-U] [-p] [-q] [--list] [--output human|json]\n"
      "        [-r leaks|all [--dry-run | --undo FILE]] FILENAME\n\nArguments:\n" FILE_OPTIONS
-     "  -q, --quiet\n     print no summary\n"
+     "  -q, --quiet\n     print no summary\n" PROGRESS_HELP
      "  --list\n     name each finding with its kind and offsets, on standard output\n"
      "  -r, --repair leaks|all\n     repair leaked clusters, or all that has one safe answer\n"
      "  --dry-run\n     with -r: list what would change, and change nothing\n"
@@ -197,7 +197,7 @@ const struct command commands[] = {
     {"rebase", "Change the backing file of the image",
      "[-u] [-b BACKING [-F FMT]] [-f FMT | --image-opts] [-U] [-t CACHE] [-T CACHE]\n"
      "        [-c] [-p] [-q] [--dry-run [--output human|json]] [--compare] [--force]\n"
-     "        [--object OBJDEF] FILENAME\n\nArguments:\n"
+     "        [--fix-format] [--object OBJDEF] FILENAME\n\nArguments:\n"
      "  -h, --help\n     print this help and exit\n"
      "  -q, --quiet\n     print nothing but errors\n" PROGRESS_HELP
      "  -f, --format FMT\n     the format of FILENAME, instead of looking at it\n"
@@ -215,7 +215,9 @@ const struct command commands[] = {
      "  --compare\n     with -u: first make sure that the disk will read the same\n"
      "  --force\n     with -u: name a BACKING that is missing, leads back to FILENAME, is smaller "
      "or\n"
-     "     of another format\n"
+     "     of another format; with --fix-format: take for raw what looks like nothing else\n"
+     "  --fix-format\n     with -u: state the formats of backing files that FILENAME, and the "
+     "images\n     below it, do not state; all of them or none\n"
      "  FILENAME\n     reads the same at every instant; interrupted, the command is run again\n",
      cmd_rebase},
     {"resize", "Resize the image to the new size",
@@ -234,8 +236,9 @@ const struct command commands[] = {
      "     suffix (k, M, G, T, P, E: powers of 1024)\n",
      cmd_resize},
     {"snapshot", "List or manipulate snapshots within image",
-     "[-f FMT | --image-opts] [-U] [-q] [-l | -a|-c|-d SNAPSHOT] FILENAME\n\n"
-     "Arguments:\n" OPEN_OPTIONS "  -q, --quiet\n     print nothing but lists and errors\n"
+     "[-f FMT | --image-opts] [-U] [-p] [-q] [-l | -a|-c|-d SNAPSHOT] FILENAME\n\n"
+     "Arguments:\n" OPEN_OPTIONS
+     "  -q, --quiet\n     print nothing but lists and errors\n" PROGRESS_HELP
      "  -l, --list\n     list the snapshots (the default)\n"
      "  -c, --create SNAPSHOT\n     take a snapshot of the disk and name it\n"
      "  -a, --apply SNAPSHOT\n     go back to a snapshot, by ID or name; what the disk holds is "

@@ -83,6 +83,7 @@ void progress_update(void *opaque, const char *phase, uint64_t done, uint64_t to
     if (asked) {
         asked = 0;
         fprintf(stderr, "    (%3.2f/100%%)\n", (double)p->now);
+        fflush(stderr);
     }
     if (p->json)
         progress_json_update(&p->lines, phase, done, total);

@@ -1,4 +1,5 @@
 #include "output.h"
+#include "progress.h"
 #include "tool.h"
 #include "interrupt.h"
 
@@ -91,9 +92,17 @@ void tool_warn(void *opaque, enum img_warning warning, const char *message)
               stderr);
 }
 
+void tool_progress(void *opaque, const char *phase, uint64_t done, uint64_t total)
+{
+    const struct tool *tool = opaque;
+    if (tool->progress)
+        progress_update(tool->progress, phase, done, total);
+}
+
 void tool_open_options(struct tool *tool, struct img_open_options *options)
 {
     options->warn = tool_warn;
+    options->progress = tool_progress;
     options->opaque = tool;
     if (tool->as_qemu)
         options->flags |= IMG_OPEN_PROBE_LIKE_QEMU;

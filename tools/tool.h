@@ -9,6 +9,7 @@ struct tool {
     const char *program; /* the name it was called by: "imgtool", or "qemu-img" through a link */
     const char *command; /* "info"; NULL before it is known */
     bool as_qemu;        /* called as qemu-img: say what qemu-img says, and nothing more */
+    struct progress *progress; /* of the command; NULL: it shows none */
 };
 
 struct command {
@@ -33,6 +34,9 @@ int tool_report(const struct tool *tool, struct img_error *err);
 
 /* For img_open_options.warn; OPAQUE is the tool. qemu-img is silent where imgtool warns. */
 void tool_warn(void *opaque, enum img_warning warning, const char *message);
+
+/* For img_open_options.progress; OPAQUE is the tool. */
+void tool_progress(void *opaque, const char *phase, uint64_t done, uint64_t total);
 
 /* Sets what every open has in common. */
 void tool_open_options(struct tool *tool, struct img_open_options *options);

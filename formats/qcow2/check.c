@@ -319,6 +319,18 @@ static int set_up(struct check *c)
     return ret;
 }
 
+/* L2 tables are read for what they reference and for their flags, refcount blocks once. */
+static void start_progress(struct check *c)
+{
+    struct check_report *r = c->report;
+    uint64_t size = c->q->geometry.cluster_size, tables = 2 * c->tables.count;
+    for (uint64_t i = 0; i < c->reftable_entries; i++)
+        tables += load_be64(c->reftable + i * 8) != 0;
+    r->done = 0;
+    r->total = c->q->header.l1_size * 16ull + tables * size;
+    check_progress(r);
+}
+
 int check_run(struct check *c)
 {
     int ret = check_read_snapshots(c);
@@ -327,8 +339,10 @@ int check_run(struct check *c)
         ret = set_up(c);
     if (!ret)
         ret = register_tables(c);
-    if (!ret)
+    if (!ret) {
+        start_progress(c);
         ret = check_count_references(c);
+    }
     if (!ret && c->fix)
         ret = check_fix_refcounts(c);
     else if (!ret)

@@ -68,6 +68,7 @@ struct check {
     uint64_t budget;  /* bytes that may still be read for tables */
     uint64_t repeats; /* the same, for tables that are read again to tell again what is wrong */
     uint64_t hole_start, hole_end; /* a hole of the file that was met last */
+    uint64_t told;                 /* bytes of tables, when progress was told last */
     bool exhausted;                /* the budget was not enough */
     bool plain;                    /* every cluster that is referenced has refcount 1 */
     uint8_t *piece;                /* PIECE bytes */

@@ -20,6 +20,9 @@
 /* Smaller reads are not worth asking where the holes are. */
 enum { HOLES_FROM = 16 << 10 };
 
+/* So many bytes are a step of progress. */
+enum { TELL_EACH = 4 << 20 };
+
 /* Does [OFFSET, OFFSET + LEN) lie in a hole? */
 static bool in_hole(struct check *c, uint64_t offset, size_t len)
 {
@@ -38,6 +41,11 @@ static bool in_hole(struct check *c, uint64_t offset, size_t len)
 int check_read(struct check *c, void *buf, size_t len, uint64_t offset, bool *zeroes)
 {
     *zeroes = true;
+    c->report->done += len;
+    if (c->report->done - c->told >= TELL_EACH) {
+        c->told = c->report->done;
+        check_progress(c->report);
+    }
     if (offset >= c->q->file_size || in_hole(c, offset, len))
         return 0;
     if (len > c->budget) {

@@ -63,17 +63,29 @@ static int visit(struct transaction *t, struct l2_view *v, uint8_t *l1_entry, l2
     return ret;
 }
 
+static void tell_progress(const struct transaction *t)
+{
+    uint64_t size = t->q->geometry.cluster_size;
+    progress_report(t->progress, "snapshot", t->tables_done * size, t->tables * size);
+}
+
 int tx_each_l2(struct transaction *t, uint8_t *l1, uint32_t l1_size, l2_fn fn, void *opaque,
                struct img_error *err)
 {
+    for (uint32_t i = 0; i < l1_size && t->progress; i++)
+        t->tables += load_be64(l1 + i * (size_t)8) != 0;
+    tell_progress(t);
     const struct qcow2_geometry *g = &t->q->geometry;
     struct l2_view v = {.table = malloc(g->cluster_size),
                         .entries = g->cluster_size / g->l2_entry_size};
     int ret = v.table ? 0 : img_fail_nomem(err);
     for (uint32_t i = 0; i < l1_size && !ret; i++) {
         v.l1_index = i;
-        if (load_be64(l1 + i * (size_t)8))
-            ret = visit(t, &v, l1 + i * (size_t)8, fn, opaque, err);
+        if (!load_be64(l1 + i * (size_t)8))
+            continue;
+        ret = visit(t, &v, l1 + i * (size_t)8, fn, opaque, err);
+        t->tables_done++;
+        tell_progress(t);
     }
     free(v.table);
     return ret;

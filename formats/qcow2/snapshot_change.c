@@ -60,6 +60,7 @@ static int in_transaction(struct qcow2 *q, change_fn change, void *opaque, struc
     int ret = tx_begin(&t, q, err);
     if (ret < 0)
         return ret;
+    t.progress = q->file->progress;
     ret = change(&t, opaque, err);
     if (!ret)
         ret = tx_commit(&t, err);

@@ -34,9 +34,11 @@ struct transaction {
     struct qcow2_header_parts parts; /* names and extensions; they count when parts_changed */
     uint8_t *head;                   /* what PARTS carries over from the old header */
     bool parts_changed;
-    uint64_t file_size; /* when it began */
-    bool written;       /* something was, that has to be flushed */
-    bool committing;    /* the header may have been written */
+    uint64_t file_size;                   /* when it began */
+    const struct progress_sink *progress; /* told of each L2 table of a snapshot; may be NULL */
+    uint64_t tables, tables_done;
+    bool written;    /* something was, that has to be flushed */
+    bool committing; /* the header may have been written */
     /* for tx_go_home: the L2 tables that moved, the L1 table and the refcount table */
     struct moved_table *moved, moved_l1, moved_reftable;
     size_t moved_count;

@@ -1,5 +1,6 @@
 /* Checking one image: the format looks, this counts and hands on what it finds. */
 #include "lib/check.h"
+#include "lib/checked.h"
 #include "lib/image.h"
 
 #include <errno.h>
@@ -82,16 +83,26 @@ void check_tell(struct check_report *r, const struct check_subject *s, const cha
     r->fn(r->opaque, &finding);
 }
 
+void check_progress(struct check_report *r)
+{
+    if (r->total)
+        progress_report(r->progress, "check", min_u64(r->done, r->total), r->total);
+}
+
 int img_check(struct img *img, struct img_check *result,
               void (*fn)(void *opaque, const struct img_finding *finding), void *opaque,
               struct img_error *err)
 {
     struct layer *l = img->layers[0];
-    struct check_report report = {.result = result, .fn = fn, .opaque = opaque};
+    struct check_report report = {
+        .result = result, .fn = fn, .opaque = opaque, .progress = &img->progress};
     *result = (struct img_check){0};
     if (!l->driver->check)
         return img_fail(err, ENOTSUP, "This image format does not support checks");
     if (!(img->flags & IMG_OPEN_CHECK))
         return img_fail(err, EINVAL, "The image was not opened to be checked");
-    return l->driver->check(l, &report, err);
+    int ret = l->driver->check(l, &report, err);
+    if (!ret)
+        progress_report(&img->progress, "check", report.total, report.total);
+    return ret;
 }

@@ -67,8 +67,11 @@ static int find_journal(const struct edit_walk *w, const struct layer *l, struct
 
 static struct img_open_options look_options(const struct edit_walk *w)
 {
-    return (struct img_open_options){
-        .flags = IMG_OPEN_NO_DATA, .warn = w->warn, .opaque = w->opaque};
+    struct img_open_options options = w->open ? *w->open : (struct img_open_options){0};
+    options.flags |= IMG_OPEN_NO_DATA;
+    options.warn = w->warn;
+    options.opaque = w->opaque;
+    return options;
 }
 
 /* The way down. */

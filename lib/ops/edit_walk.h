@@ -21,7 +21,8 @@ void below_clear(struct below *b);
 
 struct edit_walk {
     struct chain_edit edit;
-    bool dry_run; /* nothing is finished, only said to be there */
+    const struct img_open_options *open; /* how the images are opened; may be NULL */
+    bool dry_run;                        /* nothing is finished, only said to be there */
     void (*warn)(void *opaque, enum img_warning warning, const char *message); /* may be NULL */
     void *opaque;                                                              /* WARN's */
     const struct cancel *cancel;

@@ -131,6 +131,7 @@ int img_fix_backing_formats(const char *filename, const struct img_fix_formats_o
     struct edit_walk w = {.edit.cancel = &cancel,
                           .cancel = &cancel,
                           .dry_run = o.dry_run,
+                          .open = o.open,
                           .warn = o.warn,
                           .opaque = o.opaque,
                           .take = take,

@@ -8,8 +8,10 @@ int img_repair(struct img *img, const struct img_repair_options *options, struct
                struct img_error *err)
 {
     struct layer *l = img->layers[0];
-    struct check_report report = {
-        .result = result, .fn = options->finding, .opaque = options->opaque};
+    struct check_report report = {.result = result,
+                                  .fn = options->finding,
+                                  .opaque = options->opaque,
+                                  .progress = &img->progress};
     *result = (struct img_check){0};
     if (!l->driver->repair)
         return img_fail(err, ENOTSUP, "This image format does not support checks");
@@ -19,5 +21,8 @@ int img_repair(struct img *img, const struct img_repair_options *options, struct
         return img_fail(err, EBADF, "The image '%s' was not opened for writing", l->filename);
     if (!options->what || (options->what & ~(unsigned)IMG_REPAIR_ALL))
         return img_fail(err, EINVAL, "Nothing that can be repaired is named (%#x)", options->what);
-    return l->driver->repair(l, options, &report, err);
+    int ret = l->driver->repair(l, options, &report, err);
+    if (!ret)
+        progress_report(&img->progress, "repair", report.total, report.total);
+    return ret;
 }
