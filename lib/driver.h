@@ -117,11 +117,14 @@ struct driver_writing {
     /* P is filled: from now on the disk has these bytes at OFF. When it fails, P is given up. */
     int (*link)(struct layer *l, guest_off off, const struct placement *p, struct img_error *err);
     /*
-     * The same for a whole cluster (at the end of the disk, what is left of it) that COMPRESS made
-     * STORED bytes of, at OUT. NULL: this format has no compressed clusters.
+     * A place for the STORED bytes that a compressor has made of the whole cluster at OFF (at the
+     * end of the disk, of what is left of it and zeroes); then as above. NULL: this format has no
+     * compressed clusters.
      */
     int (*place_compressed)(struct layer *l, guest_off off, size_t stored, struct placement *out,
                             struct img_error *err);
+    /* One for each thread, for "compress" of struct driver_building. */
+    int (*compressor_create)(void **compressor, const struct layer *l, struct img_error *err);
     /* P could not be filled. */
     void (*give_up)(struct layer *l, guest_off off, const struct placement *p);
     /* The alignment of zero and discard; the end of the disk is aligned, too. */

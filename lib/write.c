@@ -182,6 +182,27 @@ int write_data(struct img *img, const void *buf, uint64_t length, uint64_t offse
     return 0;
 }
 
+int write_compressed(struct img *img, const void *stored, size_t length, uint64_t offset,
+                     struct img_error *err)
+{
+    struct layer *l = img->layers[0];
+    const struct driver_writing *w = l->driver->writing;
+    struct placement p;
+    int ret = write_start(img, offset, 0, "Write", err);
+    if (!ret)
+        ret = w->place_compressed(l, guest(offset), length, &p, err);
+    if (ret < 0)
+        return ret;
+    ret = file_write(p.file, stored, length, p.host, err);
+    if (ret < 0)
+        w->give_up(l, guest(offset), &p);
+    else
+        ret = w->link(l, guest(offset), &p, err);
+    return ret < 0 ? img_prefix(err, ret, "Error while writing offset %" PRIu64 " of '%s': ", offset,
+                                l->filename)
+                   : 0;
+}
+
 int img_write(struct img *img, const void *buf, size_t length, uint64_t offset,
               struct img_error *err)
 {

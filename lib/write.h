@@ -12,6 +12,11 @@ int write_start(struct img *img, uint64_t offset, uint64_t length, const char *w
 int write_data(struct img *img, const void *buf, uint64_t length, uint64_t offset,
                struct img_error *err);
 
+/* Gives the cluster at OFFSET, a whole one but for the disk's end, the bytes of which a compressor
+ * has made STORED. */
+int write_compressed(struct img *img, const void *stored, size_t length, uint64_t offset,
+                     struct img_error *err);
+
 /* *ALL: do the tables alone say that a range reads as zeroes? Past the end of the disk it does. */
 int write_find_zeroes(struct img *img, uint64_t offset, uint64_t length, bool *all,
                       struct img_error *err);

@@ -306,6 +306,8 @@ static int qcow2_tables(struct layer *l, struct layer_tables *out, struct img_er
 static const struct driver_writing writing = {
     .place = qcow2_place,
     .link = qcow2_link,
+    .place_compressed = qcow2_place_compressed,
+    .compressor_create = qcow2_layer_compressor,
     .give_up = qcow2_give_up,
     .zero_unit = qcow2_zero_unit,
     .zero = qcow2_zero,

@@ -47,6 +47,7 @@ struct qcow2_writer {
     size_t l1_dirty_count, l1_dirty_capacity;
     struct freed *freed;
     size_t freed_count, freed_capacity;
+    uint64_t packed;     /* where the next compressed cluster can go on; 0: nowhere */
     uint64_t file_end;   /* nothing was ever written from here on: it reads as zeroes */
     bool unflushed;      /* something was written to the image file since its last flush */
     bool data_unflushed; /* or to the external data file */
@@ -112,6 +113,15 @@ int qcow2_place(struct layer *l, guest_off off, uint64_t max, struct placement *
                 struct img_error *err);
 int qcow2_link(struct layer *l, guest_off off, const struct placement *p, struct img_error *err);
 void qcow2_give_up(struct layer *l, guest_off off, const struct placement *p);
+
+/* write_compressed.c */
+enum { PLACED_COMPRESSED = 1 << 8 }; /* placement.how, beside those of write_place.c */
+int qcow2_place_compressed(struct layer *l, guest_off off, size_t stored, struct placement *out,
+                           struct img_error *err);
+int qcow2_link_compressed(struct layer *l, guest_off off, const struct placement *p,
+                          struct img_error *err);
+void qcow2_give_up_compressed(struct qcow2 *q, const struct placement *p);
+int qcow2_layer_compressor(void **compressor, const struct layer *l, struct img_error *err);
 
 /* write_zero.c */
 uint64_t qcow2_zero_unit(const struct layer *l);

@@ -123,6 +123,7 @@ static int drop_freed(struct qcow2 *q, struct img_error *err)
 {
     struct qcow2_writer *w = q->writer;
     int ret = 0;
+    w->packed = 0; /* its cluster may be among them, and taken again */
     for (size_t i = 0; i < w->freed_count; i++) {
         const struct freed *f = &w->freed[i];
         int one = refcounts_drop(&w->refs, f->first, f->count, ret ? NULL : err);

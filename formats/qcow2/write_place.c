@@ -272,6 +272,10 @@ void qcow2_give_up(struct layer *l, guest_off off, const struct placement *p)
 {
     struct qcow2 *q = l->state;
     unsigned bits = q->geometry.cluster_bits;
+    if (p->how == PLACED_COMPRESSED) {
+        qcow2_give_up_compressed(q, p);
+        return;
+    }
     note_data(q, off, p);
     if (p->how != MOVE || q->geometry.external_data)
         return;
@@ -301,6 +305,8 @@ static void set_entry(struct qcow2 *q, const struct span *s, uint32_t i, bool mo
 int qcow2_link(struct layer *l, guest_off off, const struct placement *p, struct img_error *err)
 {
     struct qcow2 *q = l->state;
+    if (p->how == PLACED_COMPRESSED)
+        return qcow2_link_compressed(l, off, p, err);
     note_data(q, off, p);
     if (p->how == OVERWRITE)
         return 0;

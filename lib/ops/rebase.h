@@ -41,6 +41,28 @@ int rebase_growth_init(struct rebase_growth *g, const struct img *img, struct im
 void rebase_growth_add(struct rebase_growth *g, uint64_t off, uint64_t length, bool zero);
 uint64_t rebase_growth_bytes(const struct rebase_growth *g);
 
+/*
+ * rebase_pack.c: the clusters of a piece, compressed by one thread, written by another.
+ */
+struct rebase_pack {
+    void *compressor;
+    uint8_t *clusters; /* the compressed ones, each where its plain one is in the piece */
+    size_t *stored;    /* the length of each; 0: it is to be written as it is */
+    size_t room, count;
+    uint8_t *padded; /* room for the disk's last cluster */
+};
+
+/* Makes room for a piece of LENGTH bytes at OFFSET; none of it is compressed yet. */
+int rebase_pack_start(struct rebase_pack *k, const struct img *img, uint64_t offset, size_t length,
+                      struct img_error *err);
+/* LENGTH bytes of the piece from AT on, in one cluster. */
+int rebase_pack(struct rebase_pack *k, const struct img *img, const uint8_t *data, uint64_t offset,
+                size_t at, size_t length, struct img_error *err);
+/* Writes a run of the piece, compressed where that made it shorter. */
+int rebase_pack_write(const struct rebase_pack *k, struct img *img, const uint8_t *data,
+                      uint64_t offset, size_t at, size_t length, struct img_error *err);
+void rebase_pack_free(struct rebase_pack *k, const struct img *img);
+
 /* rebase_check.c: refuses a new base that cannot hold the chain together. */
 int rebase_check_base(struct rebase *r, struct img_error *err);
 

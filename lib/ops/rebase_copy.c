@@ -34,6 +34,7 @@ struct piece {
     size_t room;
     struct run runs[MAX_RUNS];
     size_t run_count;
+    struct rebase_pack pack;
 };
 
 struct job {
@@ -41,6 +42,7 @@ struct job {
     enum rebase_mode mode;
     struct pair pair;
     uint64_t unit, piece;
+    bool compress;
     uint64_t at;          /* the next byte to look at */
     uint64_t gap;         /* the image is known to hold nothing from AT up to here */
     pthread_mutex_t lock; /* the image is written while it is mapped */
@@ -216,35 +218,55 @@ static void add_run(struct piece *p, size_t at, size_t length, bool zero)
         p->runs[p->run_count++] = (struct run){(uint32_t)at, (uint32_t)length, zero};
 }
 
+/* QEMU does that only behind the old base's end, and copies all other zeroes as data. */
+static bool may_say_zero(const struct job *j, uint64_t off)
+{
+    const struct rebase *r = j->r;
+    bool as_qemu = r->open.flags & IMG_OPEN_PROBE_LIKE_QEMU;
+    return !as_qemu || !r->has_old || off >= img_size(&r->old_base);
+}
+
 static int compare(void *opaque, void *slot, struct img_error *err)
 {
     const struct job *j = opaque;
     struct piece *p = slot;
     int ret = read_both(j, p, err);
     p->run_count = 0;
+    if (!ret && j->compress)
+        ret = rebase_pack_start(&p->pack, j->r->img, p->offset, p->length, err);
     if (ret < 0 || (p->zero[0] && p->zero[1]))
         return ret;
-    for (size_t at = 0, n; at < p->length; at += n) {
+    for (size_t at = 0, n; at < p->length && !ret; at += n) {
         uint64_t off = p->offset + at;
         bool old_zero;
         n = (size_t)min_u64(align_down(off, j->unit) + j->unit - off, p->length - at);
-        if (unit_differs(p, at, n, &old_zero))
-            add_run(p, at, n, old_zero);
+        if (!unit_differs(p, at, n, &old_zero))
+            continue;
+        old_zero = old_zero && may_say_zero(j, off);
+        if (!old_zero && p->zero[0])
+            memset(p->data[0] + at, 0, n);
+        add_run(p, at, n, old_zero);
+        if (!old_zero && j->compress)
+            ret = rebase_pack(&p->pack, j->r->img, p->data[0], p->offset, at, n, err);
     }
-    return 0;
+    return ret;
 }
 
 /* ---- copying ------------------------------------------------------------------------------- */
 
-static int write_run(struct rebase *r, const struct piece *p, const struct run *run,
+static int write_run(const struct job *j, const struct piece *p, const struct run *run,
                      struct img_error *err)
 {
+    struct rebase *r = j->r;
     uint64_t off = p->offset + run->from;
     if (run->zero) {
         r->result.zeroed_bytes += run->length;
         return img_write_zeroes(r->img, off, run->length, 0, err);
     }
     r->result.copied_bytes += run->length;
+    if (j->compress)
+        return rebase_pack_write(&p->pack, r->img, p->data[0], p->offset, run->from, run->length,
+                                 err);
     return img_write(r->img, p->data[0] + run->from, run->length, off, err);
 }
 
@@ -278,7 +300,7 @@ static int settle(void *opaque, void *slot, struct img_error *err)
                         r->new_name ? r->new_name : "", first_difference(p, &p->runs[0]));
     pthread_mutex_lock(&j->lock);
     for (size_t i = 0; i < p->run_count && !ret; i++)
-        ret = write_run(r, p, &p->runs[i], err);
+        ret = write_run(j, p, &p->runs[i], err);
     pthread_mutex_unlock(&j->lock);
     r->result.read_bytes += (p->zero[0] ? 0 : p->length) + (p->zero[1] ? 0 : p->length);
     if (!ret)
@@ -288,10 +310,11 @@ static int settle(void *opaque, void *slot, struct img_error *err)
 
 static void clear(void *opaque, void *slot)
 {
+    const struct job *j = opaque;
     struct piece *p = slot;
-    (void)opaque;
     free(p->data[0]);
     free(p->data[1]);
+    rebase_pack_free(&p->pack, j->r->img);
 }
 
 /* ---- the whole ----------------------------------------------------------------------------- */
@@ -335,7 +358,10 @@ int rebase_differences(struct rebase *r, enum rebase_mode mode, struct img_error
 {
     const struct layer *l = r->img->layers[0];
     struct job j = {.r = r, .mode = mode};
+    j.compress = mode == REBASE_COPY && (r->options->flags & IMG_REBASE_COMPRESS);
     j.unit = l->driver->writing ? l->driver->writing->zero_unit(l) : 512;
+    if (r->options->flags & IMG_REBASE_COMPRESS)
+        j.unit = l->cluster_size;
     j.piece = max_u64(PIECE, j.unit);
     int ret = pair_init(&j.pair, r->has_old ? &r->old_base : NULL, r->new_base, err);
     pthread_mutex_init(&j.lock, NULL);
