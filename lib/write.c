@@ -198,9 +198,10 @@ int write_compressed(struct img *img, const void *stored, size_t length, uint64_
         w->give_up(l, guest(offset), &p);
     else
         ret = w->link(l, guest(offset), &p, err);
-    return ret < 0 ? img_prefix(err, ret, "Error while writing offset %" PRIu64 " of '%s': ", offset,
-                                l->filename)
-                   : 0;
+    return ret < 0
+               ? img_prefix(err, ret, "Error while writing offset %" PRIu64 " of '%s': ", offset,
+                            l->filename)
+               : 0;
 }
 
 int img_write(struct img *img, const void *buf, size_t length, uint64_t offset,

@@ -10,6 +10,7 @@
 #include "formats/qcow2/header_write.h"
 #include "formats/qcow2/ondisk.h"
 #include "formats/qcow2/resize.h"
+#include "formats/qcow2/write.h"
 #include "lib/checked.h"
 
 #include <errno.h>
@@ -45,6 +46,11 @@ static void set_parts(struct qcow2_header_parts *parts, const struct qcow2_heade
         parts->ext.has_bitmaps = false;
 }
 
+static bool equal(const char *a, const char *b)
+{
+    return a && b ? !strcmp(a, b) : a == b;
+}
+
 static int check_room(struct qcow2 *q, const char *name, const char *format, struct img_error *err)
 {
     struct qcow2_header_parts parts;
@@ -68,6 +74,8 @@ int qcow2_set_backing(struct layer *l, const char *name, const char *format, boo
         ret = check_names(q, name, format, err);
     if (ret < 0 || only_check)
         return ret < 0 ? ret : check_room(q, name, format, err);
+    if (equal(name, l->backing_name) && equal(name ? format : NULL, l->backing_format))
+        return q->writable ? qcow2_settle(q, err) : 0;
     ret = tx_begin(&t, q, err);
     if (ret < 0)
         return ret;

@@ -30,9 +30,8 @@ static int is_named(const struct img *img, unsigned i, const char *name, bool *o
 {
     const struct layer *above = img->layers[i - 1], *l = img->layers[i];
     char *full = NULL;
-    *out = is_protocol(name) &&
-           (!strcmp(name, l->filename) ||
-            (above->backing_name && !strcmp(name, above->backing_name)));
+    *out = is_protocol(name) && (!strcmp(name, l->filename) ||
+                                 (above->backing_name && !strcmp(name, above->backing_name)));
     if (is_protocol(name))
         return 0;
     int ret = policy_backing_name(&full, above->filename, name, NULL);

@@ -75,8 +75,9 @@ int rebase_pack_write(const struct rebase_pack *k, struct img *img, const uint8_
         size_t i = index_of(img, offset, at);
         uint64_t off = offset + at;
         n = (size_t)min_u64(align_down(off, cluster) + cluster - off, end - at);
-        ret = k->stored[i] ? write_compressed(img, k->clusters + i * cluster, k->stored[i], off, err)
-                           : img_write(img, data + at, n, off, err);
+        ret = k->stored[i]
+                  ? write_compressed(img, k->clusters + i * cluster, k->stored[i], off, err)
+                  : img_write(img, data + at, n, off, err);
     }
     return ret;
 }

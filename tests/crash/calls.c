@@ -4,6 +4,7 @@
  *
  *   CALLS_LOG=FILE    lines are appended to it, in the order of the calls:
  *                       write INODE OFFSET HEX | truncate INODE SIZE | flush INODE |
+ *                       zero INODE OFFSET LENGTH |
  *                       name INODE PATH | unname PATH | flush-folder PATH
  *   CALLS_FAIL=N      the N-th of these calls, and of those that read and open files, fails with
  *                     EIO; CALLS_ON=1: and all after it. The log then begins with "failed", and
@@ -116,6 +117,19 @@ PREAD(pread64)
     }
 TRUNCATE(ftruncate)
 TRUNCATE(ftruncate64)
+
+/* Space that is only reserved changes nothing. */
+#define FALLOCATE(name)                                                                            \
+    int name(int fd, int mode, off_t offset, off_t length)                                         \
+    {                                                                                              \
+        int ret = counts(fd) && fails() ? -1 : REAL(name)(fd, mode, offset, length);               \
+        if (ret == 0 && counts(fd) && (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)))      \
+            say("zero %lu %lld %lld\n", (unsigned long)status(fd).st_ino, (long long)offset,       \
+                (long long)length);                                                                \
+        return ret;                                                                                \
+    }
+FALLOCATE(fallocate)
+FALLOCATE(fallocate64)
 
 static void say_flush(int fd)
 {
