@@ -25,7 +25,7 @@ enum { MAX_SIZE = 128 << 20 }; /* of an image here */
 
 struct bytes {
     uint8_t *data;
-    size_t size;
+    size_t size, room; /* room: at least as many bytes are there */
 };
 
 struct memory {
@@ -78,7 +78,10 @@ static int memory_truncate(struct file *f, uint64_t size)
     too_large |= size > MAX_SIZE;
     if (too_large)
         return -EFBIG;
-    b->data = realloc(b->data, size + 1);
+    if (size > b->room) {
+        b->room = size * 2;
+        b->data = realloc(b->data, b->room);
+    }
     if (!b->data)
         abort();
     if (size > b->size)
@@ -167,7 +170,7 @@ static struct img *open_image(struct bytes *b)
 
 static struct bytes copy(const uint8_t *data, size_t size)
 {
-    struct bytes b = {malloc(size + 1), size};
+    struct bytes b = {malloc(size + 1), size, size};
     if (!b.data)
         abort();
     memcpy(b.data, data, size);
