@@ -119,6 +119,14 @@ void relocation_map_clear(struct relocation_map *m)
     place_clear(&m->to);
 }
 
+/* Files may have moved deeper into the folder that they were in: a name that leads to the new place
+ * leads under the old one, too, and is right as it is. */
+static bool has_arrived(const struct place *from, const struct place *to, const struct place *p,
+                        const char *path)
+{
+    return under(from->text, to->text) && under(to->text, p->text) && access(path, F_OK) == 0;
+}
+
 /* PATH with TO in the place of FROM; *OUT is NULL when it is not under FROM. */
 static int swap_place(const struct place *from, const struct place *to, const char *path,
                       char **out, struct img_error *err)
@@ -133,7 +141,7 @@ static int swap_place(const struct place *from, const struct place *to, const ch
         rest = under(from->real, p.real);
     if (!rest && access(path, F_OK) < 0)
         rest = under(from->text, p.text);
-    if (rest && asprintf(out, "%s%s", to->text, rest) < 0) {
+    if (rest && !has_arrived(from, to, &p, path) && asprintf(out, "%s%s", to->text, rest) < 0) {
         *out = NULL;
         ret = img_fail_nomem(err);
     }
