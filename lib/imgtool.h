@@ -1167,7 +1167,8 @@ struct img_relocate_options {
  *
  * All images change, or none: the changes are first written to a journal,
  * ".NAME.imgtool-journal" beside the first image that changes, which is removed when they are on
- * disk. After a crash in between every image has its old names or its new ones and can be read;
+ * disk. After a crash in between every image has its old names or its new ones and can be read (but
+ * for one of small clusters whose header has no room for both: it may have to wait for that call);
  * the next call that meets one of them, with whatever options, first makes the changes that are
  * missing. It refuses to (-EINVAL) when one of them was changed since. When the host fails in the
  * middle, what was changed is changed back. Images in use by another program are refused

@@ -54,12 +54,13 @@ int edit_follow(const struct edit_walk *w, const struct edited_image *i, struct 
 
 /* ---- one chain ----------------------------------------------------------------------------- */
 
-static int find_journal(const struct edit_walk *w, const struct layer *l, struct journal *old,
+/* Before the file is opened: it may be no image at all until the change is finished. */
+static int find_journal(const struct edit_walk *w, const char *path, struct journal *old,
                         struct img_error *err)
 {
     if (w->finished && w->dry_run)
         return 0;
-    char *real = realpath(l->file->name, NULL);
+    char *real = realpath(path, NULL);
     int ret = real ? journal_find(old, real, err) : errno == ENOMEM ? img_fail_nomem(err) : 0;
     free(real);
     return ret;
@@ -81,9 +82,9 @@ struct descent {
     struct chain_trail trail;
 };
 
-/* The layer that D leads to; *L is NULL when the chain ends there. */
+/* The layer that D leads to; *L is NULL when the chain ends there, or when OLD was found. */
 static int open_next(const struct edit_walk *w, const struct descent *d, const struct layer *above,
-                     struct layer **l, struct img_error *err)
+                     struct journal *old, struct layer **l, struct img_error *err)
 {
     struct img_open_options options = look_options(w);
     struct img_error why = IMG_ERROR_INIT;
@@ -91,10 +92,13 @@ static int open_next(const struct edit_walk *w, const struct descent *d, const s
     *l = NULL;
     if (!d->rest || !d->rest->path)
         return 0;
+    int ret = find_journal(w, d->rest->path, old, err);
+    if (ret < 0 || old->path)
+        return ret;
     struct image_ref alone = *d->rest;
     alone.backing = NULL;
     alone.no_backing = d->rest->backing || d->rest->no_backing; /* its own name does not count */
-    int ret = layer_open(l, &alone, &options, true, &probed, d->last.firm ? err : &why);
+    ret = layer_open(l, &alone, &options, true, &probed, d->last.firm ? err : &why);
     if (!ret) {
         if (probed)
             chain_warn_probed(&options, above, d->last.full, (*l)->driver->name);
@@ -139,18 +143,29 @@ static int walk(struct edit_walk *w, struct layer *l, struct journal *old, struc
         ret = chain_trail_add(&d.trail, l, l->filename, err);
         if (!ret)
             ret = edit_go_on(w, err);
-        if (!ret)
-            ret = find_journal(w, l, old, err);
-        if (ret < 0 || old->path || edit_knows(&w->edit, l)) {
+        if (ret < 0 || edit_knows(&w->edit, l)) {
             layer_close(l);
             break;
         }
         ret = take_layer(w, &d, l, err);
         if (!ret)
-            ret = open_next(w, &d, l, &l, err);
+            ret = open_next(w, &d, l, old, &l, err);
     }
     below_clear(&d.last);
     free(d.trail.seen);
+    return ret;
+}
+
+static int find_journal_of(const struct edit_walk *w, const char *file, unsigned flags,
+                           struct journal *old, struct img_error *err)
+{
+    struct image_ref ref;
+    int ret = flags & IMG_OPEN_IMAGE_OPTS ? ref_parse_opts(&ref, file, err)
+                                          : ref_parse(&ref, file, err);
+    if (ret < 0)
+        return ret;
+    ret = find_journal(w, ref.path, old, err);
+    ref_clear(&ref);
     return ret;
 }
 
@@ -160,7 +175,10 @@ static int walk_from(struct edit_walk *w, const char *file, struct journal *old,
     struct img_open_options options = look_options(w);
     struct image_ref ref;
     struct layer *l = NULL;
-    int ret = layer_open_top(&l, &ref, file, &options, err);
+    int ret = find_journal_of(w, file, options.flags, old, err);
+    if (ret < 0 || old->path)
+        return ret;
+    ret = layer_open_top(&l, &ref, file, &options, err);
     if (ret < 0)
         return img_prefix(err, ret, "Could not open '%s': ", file);
     ref_clear(&ref);
