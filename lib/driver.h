@@ -19,6 +19,7 @@ struct layer {
     uint64_t raw_offset, raw_size; /* window in a raw file; raw_size UINT64_MAX: to the end */
     bool direct;                   /* what is seen of the file is seen in whole sectors */
     bool cut_off;                  /* who named this layer said that nothing lies below it */
+    bool other_view;               /* an internal snapshot's disk was chosen */
     bool data_file_given;          /* the user named the data file: the image need not */
     size_t cache_bytes;            /* how much mapping metadata to keep at hand */
     /* set by the format: */

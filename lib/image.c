@@ -27,6 +27,7 @@ static int select_snapshot(struct layer *l, const struct img_open_options *optio
 {
     if (!l->driver->select_snapshot)
         return img_fail(err, ENOTSUP, "Format '%s' has no internal snapshots", l->driver->name);
+    l->other_view = true;
     return l->driver->select_snapshot(l, options, err);
 }
 

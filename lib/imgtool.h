@@ -217,6 +217,67 @@ IMG_API int img_map(struct img *img, uint64_t offset, uint64_t length,
                     int (*fn)(void *opaque, const struct img_extent *extent), void *opaque,
                     struct img_error *err);
 
+/* ---- comparing ---------------------------------------------------------------------------- */
+
+enum img_compare_flags {
+    /* Sizes and the way in which each range is stored have to be the same, too: of the raw file or
+     * the cluster that a range is in, whether it is data, zeroes or nothing, compressed, and
+     * whether it has a place in a file; as qemu-img compare -s has it. */
+    IMG_COMPARE_STRICT = 1 << 0,
+    /* All differences, not only the first. Not with IMG_COMPARE_STRICT. */
+    IMG_COMPARE_ALL = 1 << 1,
+};
+
+enum img_difference_kind {
+    IMG_DIFFERENCE_DATA,   /* bytes differ; past the end of the shorter disk, some are not zero */
+    IMG_DIFFERENCE_STATUS, /* strict: it is not stored in the same way */
+    IMG_DIFFERENCE_SIZE,   /* strict: the disks have different sizes */
+};
+
+/*
+ * A range in which two disks differ: whole sectors of 512 bytes, each of which has a byte that
+ * differs. With IMG_COMPARE_ALL neighbours are one range; else it is the first sector.
+ */
+struct img_difference {
+    enum img_difference_kind kind;
+    uint64_t start, length;
+};
+
+struct img_compare_options {
+    unsigned flags;   /* enum img_compare_flags, or-ed */
+    unsigned threads; /* 0: one for each processor */
+    /* Told each difference, in order; other than 0 ends the comparison. Called from any thread, one
+     * at a time. May be NULL. */
+    int (*difference)(void *opaque, const struct img_difference *difference);
+    img_progress progress; /* the phase is "compare"; from any thread, one at a time; may be NULL */
+    bool (*cancelled)(void *opaque); /* asked now and then; true: -ECANCELED; may be NULL */
+    void *opaque;
+};
+
+enum img_compare_step { IMG_COMPARE_MAPPING, IMG_COMPARE_READING };
+
+struct img_comparison {
+    bool differ;
+    uint64_t differing; /* bytes, in the ranges that were told */
+    uint64_t read;      /* bytes that had to be looked at, of both images */
+    /* When the call fails for what is in an image: doing what, to which one (0 or 1), and where. */
+    enum img_compare_step step;
+    unsigned image;
+    uint64_t offset;
+};
+
+/*
+ * Compares what the guest reads of two disks; a shorter one is taken to go on with zeroes. Nothing
+ * is read where both are known to be zero, or are the same bytes of the same file: so that an
+ * overlay is compared with its own base at the cost of what the overlay holds. OPTIONS may be NULL.
+ *
+ * That they differ is no error. Errors: those of img_map and img_read; differences that come before
+ * the error have been told. Memory: two buffers of 128 KiB for each thread, or of a cluster where
+ * that is compressed and larger. Safe from several threads at once.
+ */
+IMG_API int img_compare(struct img *a, struct img *b, const struct img_compare_options *options,
+                        struct img_comparison *result, struct img_error *err);
+
 /* ---- describing --------------------------------------------------------------------------- */
 
 struct img_snapshot_info {

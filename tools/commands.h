@@ -11,6 +11,7 @@ int cmd_bitmap(struct tool *tool, int argc, char **argv);
 int cmd_check(struct tool *tool, int argc, char **argv);
 int cmd_convert(struct tool *tool, int argc, char **argv);
 int cmd_commit(struct tool *tool, int argc, char **argv);
+int cmd_compare(struct tool *tool, int argc, char **argv);
 int cmd_create(struct tool *tool, int argc, char **argv);
 int cmd_filesystems(struct tool *tool, int argc, char **argv);
 int cmd_info(struct tool *tool, int argc, char **argv);

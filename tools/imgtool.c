@@ -88,6 +88,25 @@ const struct command commands[] = {
      "possible\n"
      "with this format\n",
      cmd_check},
+    {"compare", "Check if two images have the same content",
+     "[-f FMT] [-F FMT | --image-opts] [-U] [-T CACHE] [-s] [-p] [-q]\n"
+     "        [--object OBJDEF] [--list [--output human|json]] FILENAME1 FILENAME2\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  -q, --quiet\n     print nothing but errors\n" PROGRESS_HELP
+     "  -f, --a-format FMT\n     the format of FILENAME1\n"
+     "  -F, --b-format FMT\n     the format of FILENAME2\n"
+     "  --image-opts\n     both are lists of options (driver=qcow2,file.filename=...), not file "
+     "names\n"
+     "  -U, --force-share\n     open the images although another program is writing them\n"
+     "  -T, --cache CACHE\n     taken as qemu-img does, of no effect\n"
+     "  -s, --strict\n     sizes, and the way in which each range is stored, have to be the same, "
+     "too\n"
+     "  --list\n     list all that differs, in whole sectors of 512 bytes, neighbours joined\n"
+     "  --output human|json\n     output format of --list (default human)\n"
+     "\nExit codes: 0 the same, 1 they differ, 2 an image could not be opened, 3 its map could "
+     "not\n"
+     "be read, 4 its data could not be read\n",
+     cmd_compare},
     {"convert", "Copy the disk of an image, or of several, to another",
      "[-f FMT | --image-opts] [-O FMT] [-o OPTIONS] [-c] [-B BACKING -F FMT] [-l SNAPSHOT]\n"
      "        [-S SIZE] [-n [--target-is-zero] [--target-image-opts]] [--bitmaps\n"
