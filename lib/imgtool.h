@@ -1027,6 +1027,51 @@ struct img_convert_options {
 IMG_API int img_convert(const char *target, const struct img_convert_options *options,
                         struct img_error *err);
 
+struct img_dd_options {
+    const char *format;  /* of the target; NULL: "raw" */
+    uint64_t block_size; /* 0: 512 */
+    bool has_count;
+    uint64_t count; /* blocks of the source from its start on, the skipped ones among them */
+    uint64_t skip;  /* blocks at the start of the source that are left out */
+    const struct img_open_options *open; /* how to open the source; NULL: as img_open does */
+    img_progress progress;               /* as img_convert has it */
+    bool (*cancelled)(void *opaque);
+    void *opaque;
+};
+
+/*
+ * Makes the image TARGET with a part of the disk of SOURCE, as `qemu-img dd` does; what is not a
+ * whole sector at its end is filled up with zeroes. Otherwise it is img_convert. *BEYOND (may be
+ * NULL): the blocks to skip reach past the end of that part, and the new disk is empty.
+ */
+IMG_API int img_dd(const char *target, const char *source, const struct img_dd_options *options,
+                   bool *beyond, struct img_error *err);
+
+/* ---- measuring speed ---------------------------------------------------------------------- */
+
+struct img_bench_options {
+    uint64_t count;  /* requests */
+    unsigned depth;  /* in flight at a time, each on a thread of its own; at most 1,024 */
+    size_t size;     /* bytes of a request */
+    uint64_t offset; /* of the first */
+    uint64_t step; /* from each to the next; 0: SIZE. Behind the end of the disk, from its start. */
+    bool write;    /* what was on the disk is lost; the image is open for writing */
+    uint8_t pattern;                 /* what is written */
+    uint64_t flush_interval;         /* img_flush so often, counted in requests; 0: never */
+    bool no_drain;                   /* a flush does not wait for requests in flight */
+    bool flush_each;                 /* every write is followed by a flush */
+    bool (*cancelled)(void *opaque); /* true: -ECANCELED; may be NULL */
+    void *opaque;
+};
+
+/*
+ * Sends requests to an image, as `qemu-img bench` does, and tells how many SECONDS it took. Writes
+ * are sent from all threads and done one at a time. Errors: those of the first request that failed;
+ * -EIO for one that reaches past the end of the disk. Memory: SIZE bytes for each thread.
+ */
+IMG_API int img_bench(struct img *img, const struct img_bench_options *options, double *seconds,
+                      struct img_error *err);
+
 /* ---- changing ----------------------------------------------------------------------------- */
 
 /*

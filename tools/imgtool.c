@@ -56,6 +56,24 @@ const struct command commands[] = {
      "  -t, --cache CACHE\n     taken as qemu-img does, of no effect\n"
      "  --force\n     taken as qemu-img does, of no effect: it is about keys of encrypted images\n",
      cmd_amend},
+    {"bench", "Run a simple image benchmark",
+     "[-f FMT | --image-opts] [-t CACHE] [-c COUNT] [-d DEPTH] [-o OFFSET]\n"
+     "        [-s BUFFER_SIZE] [-S STEP_SIZE] [-i AIO] [-n] [-q] [-U]\n"
+     "        [-w [--pattern PATTERN] [--flush-interval INTERVAL [--no-drain]]] FILENAME\n\n"
+     "Arguments:\n" OPEN_OPTIONS
+     "  -c, --count COUNT\n     how many requests to send (default 75000)\n"
+     "  -d, --depth DEPTH\n     how many of them at a time, each on a thread (default 64)\n"
+     "  -o, --offset OFFSET\n     where the first one begins (default 0)\n"
+     "  -s, --buffer-size BUFFER_SIZE\n     the size of each (default 4096)\n"
+     "  -S, --step-size STEP_SIZE\n     from one to the next (default BUFFER_SIZE)\n"
+     "  -w, --write\n     write, instead of reading: what is on the disk is lost\n"
+     "  --pattern PATTERN\n     the byte to write (default 0)\n"
+     "  --flush-interval INTERVAL\n     flush after so many requests\n"
+     "  --no-drain\n     flush while requests are on their way\n"
+     "  -t, --cache CACHE\n     writethrough, directsync: flush after each write; else of no "
+     "effect\n"
+     "  -i, --aio AIO, -n, --native, -q, --quiet\n     taken as qemu-img does, of no effect\n",
+     cmd_bench},
     {"bitmap", "Perform modifications of the persistent bitmap in the image",
      "(--merge SOURCE | --add | --remove | --clear | --enable | --disable)...\n"
      "        [-b SOURCE_FILE [-F SOURCE_FMT]] [-g GRANULARITY] [-f FMT | --image-opts]\n"
@@ -177,6 +195,16 @@ const struct command commands[] = {
      "  --sector-size 512|4096\n"
      "     how large a sector is to the guest, instead of what fits its partition table\n",
      cmd_filesystems},
+    {"dd", "Convert and copy a file with optional format conversion",
+     "[-f FMT | --image-opts] [-O FMT] [-U] [--object OBJDEF] [bs=BLOCK_SIZE] [count=BLOCKS]\n"
+     "        [skip=BLOCKS] if=INPUT of=OUTPUT\n\nArguments:\n" OPEN_OPTIONS
+     "  -O, --output-format FMT\n     the format of OUTPUT (default raw)\n"
+     "  bs=BLOCK_SIZE\n     the size of a block (default 512)\n"
+     "  count=BLOCKS\n     where to stop: counted from the start of INPUT\n"
+     "  skip=BLOCKS\n     how many blocks of INPUT to leave out at its start\n"
+     "  if=INPUT\n     the image whose disk is copied\n"
+     "  of=OUTPUT\n     what stands there is replaced once the new image is complete\n",
+     cmd_dd},
     {"info", "Display information about image",
      "[-f FMT | --image-opts] [-b] [-U] [--output human|json] FILENAME\n\nArguments:\n" FILE_OPTIONS
      "  -b, --backing-chain\n     describe every layer of the backing chain, top first\n",

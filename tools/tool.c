@@ -4,6 +4,7 @@
 #include "interrupt.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,15 +152,38 @@ int tool_output_format(struct tool *tool, const char *value, bool *json)
     return tool_usage_error(tool, "--output expects 'human' or 'json' not '%s'", value);
 }
 
-int tool_size(struct tool *tool, const char *name, const char *value, uint64_t *out)
+/* RET is how VALUE could be read. */
+static int check_number(struct tool *tool, const char *name, const char *value, int ret,
+                        uint64_t least, uint64_t most, const uint64_t *out)
 {
-    int ret = img_parse_size(value, out);
     if (ret == -EINVAL)
         return tool_error(tool, "Invalid %s specified: '%s'.", name, value);
-    if (ret < 0 || *out > INT64_MAX)
-        return tool_error(tool, "Invalid %s specified. Must be between 0 and %lld.", name,
-                          (long long)INT64_MAX);
+    if (ret < 0 || *out < least || *out > most)
+        return tool_error(tool,
+                          "Invalid %s specified. Must be between %" PRIu64 " and %" PRIu64 ".",
+                          name, least, most);
     return 0;
+}
+
+int tool_size_between(struct tool *tool, const char *name, const char *value, uint64_t least,
+                      uint64_t most, uint64_t *out)
+{
+    return check_number(tool, name, value, img_parse_size(value, out), least, most, out);
+}
+
+int tool_size(struct tool *tool, const char *name, const char *value, uint64_t *out)
+{
+    return tool_size_between(tool, name, value, 0, INT64_MAX, out);
+}
+
+int tool_number(struct tool *tool, const char *name, const char *value, uint64_t least,
+                uint64_t most, uint64_t *out)
+{
+    char *end;
+    errno = 0;
+    *out = strtoull(value, &end, 0); /* a negative number becomes a huge one: out of range */
+    int ret = end == value || *end ? -EINVAL : errno ? -errno : 0;
+    return check_number(tool, name, value, ret, least, most, out);
 }
 
 bool tool_is_cache_mode(const char *mode)

@@ -60,6 +60,13 @@ int tool_output_format(struct tool *tool, const char *value, bool *json);
 /* A size such as 64k, 1.5G or 0x200; NAME is what it is for. Complains when it is none. */
 int tool_size(struct tool *tool, const char *name, const char *value, uint64_t *out);
 
+/* The same, LEAST to MOST. */
+int tool_size_between(struct tool *tool, const char *name, const char *value, uint64_t least,
+                      uint64_t most, uint64_t *out);
+/* A number without a suffix; also hexadecimal after 0x, octal after 0. */
+int tool_number(struct tool *tool, const char *name, const char *value, uint64_t least,
+                uint64_t most, uint64_t *out);
+
 /* Is MODE one of QEMU's cache modes? */
 bool tool_is_cache_mode(const char *mode);
 

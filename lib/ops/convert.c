@@ -47,6 +47,8 @@ static int open_sources(struct conversion *c, struct img_error *err)
 static uint64_t total_size(const struct conversion *c)
 {
     uint64_t size = 0;
+    if (c->choose_window)
+        return c->window.length;
     for (size_t i = 0; i < c->image_count; i++)
         if (add_overflows(size, img_size(c->images[i]), &size))
             return UINT64_MAX;
@@ -180,8 +182,10 @@ static int open_new(struct conversion *c, struct img_error *err)
 
 static int creation_failed(const struct conversion *c, int ret, struct img_error *err)
 {
-    return ret == -ECANCELED
-               ? ret
+    if (ret == -ECANCELED)
+        return ret;
+    return c->creating
+               ? img_prefix(err, ret, "%s: %s: ", c->filename, c->creating)
                : img_prefix(err, ret, "%s: error while converting %s: ", c->filename, c->format);
 }
 
@@ -285,6 +289,10 @@ static void prepare_job(struct conversion *c)
 int conversion_start_copy(struct conversion *c, struct img_error *err)
 {
     int ret = copy_source_init(&c->source, c->images, c->image_count, c->backing != NULL, err);
+    if (!ret && c->choose_window) {
+        c->source.first = c->window.start;
+        c->source.size = c->window.length;
+    }
     return ret < 0 ? ret : copy_survey(&c->job, &c->data_bytes, err);
 }
 
@@ -292,6 +300,8 @@ static int convert(struct conversion *c, struct img_error *err)
 {
     bool existing = c->given->flags & IMG_CONVERT_EXISTING;
     int ret = open_sources(c, err);
+    if (!ret && c->choose_window)
+        c->choose_window(c);
     if (!ret && !existing)
         ret = read_options(c, err);
     if (!ret)
@@ -307,27 +317,32 @@ static int convert(struct conversion *c, struct img_error *err)
     return existing ? convert_to_existing(c, err) : convert_to_new(c, err);
 }
 
+int conversion_run(struct conversion *c, const char *target,
+                   const struct img_convert_options *given, struct img_error *err)
+{
+    c->given = given;
+    c->filename = target;
+    c->format = given->format ? given->format : "raw";
+    c->target = (struct new_image){.in_chain = "The target is the source, or lies below it",
+                                   .cancel = {given->cancelled, given->opaque},
+                                   .unflushed = given->flags & IMG_CONVERT_UNFLUSHED,
+                                   .progress = {given->progress, given->opaque}};
+    prepare_job(c);
+    int ret = convert(c, err);
+    if (c->to.building)
+        c->to.building->destroy(c->to.builder);
+    copy_source_free(&c->source);
+    for (size_t i = 0; i < c->image_count; i++)
+        img_close(c->images[i]);
+    free(c->images);
+    img_close(c->below);
+    img_close(c->existing);
+    new_image_close(&c->target);
+    return ret;
+}
+
 int img_convert(const char *target, const struct img_convert_options *given, struct img_error *err)
 {
-    struct conversion c = {
-        .given = given,
-        .filename = target,
-        .format = given->format ? given->format : "raw",
-        .target = {.in_chain = "The target is the source, or lies below it",
-                   .cancel = {given->cancelled, given->opaque},
-                   .unflushed = given->flags & IMG_CONVERT_UNFLUSHED,
-                   .progress = {given->progress, given->opaque}},
-    };
-    prepare_job(&c);
-    int ret = convert(&c, err);
-    if (c.to.building)
-        c.to.building->destroy(c.to.builder);
-    copy_source_free(&c.source);
-    for (size_t i = 0; i < c.image_count; i++)
-        img_close(c.images[i]);
-    free(c.images);
-    img_close(c.below);
-    img_close(c.existing);
-    new_image_close(&c.target);
-    return ret;
+    struct conversion c = {.creating = NULL};
+    return conversion_run(&c, target, given, err);
 }

@@ -18,7 +18,19 @@ struct conversion {
     struct copy_target to;
     struct copy_job job;
     uint64_t data_bytes;
+    /* For who wants a part of the source's disk only: called when it is open, sets WINDOW. NULL:
+     * all of it. */
+    void (*choose_window)(struct conversion *c);
+    struct {
+        uint64_t start, length;
+    } window;
+    const char *creating; /* what was being done when the target could not be made; NULL: convert's
+                             words */
 };
+
+/* img_convert, for a conversion of which no more is set than the last three. */
+int conversion_run(struct conversion *c, const char *target,
+                   const struct img_convert_options *given, struct img_error *err);
 
 /* The source's map, and what it tells the target. */
 int conversion_start_copy(struct conversion *c, struct img_error *err);

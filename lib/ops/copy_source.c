@@ -81,6 +81,7 @@ int copy_source_map(struct copy_source *s, uint64_t off, uint64_t max, struct co
                     struct img_error *err)
 {
     size_t i = 0;
+    off += s->first;
     while (i + 1 < s->count && off >= s->disks[i + 1].start)
         i++;
     struct copy_disk *d = &s->disks[i];

@@ -28,6 +28,7 @@ struct copy_source {
         bool *holes; /* of each layer: does its data lie in holes of its file? */
     } * disks;
     size_t count;
+    uint64_t first; /* what is before it in the whole is left out */
     uint64_t size;
     struct { /* the stretch of a host file that was asked for last */
         struct file *file;
