@@ -27,7 +27,6 @@ static void print_json(FILE *out, const struct img_measurement *m)
     json_number(&j, "required", m->required);
     json_number(&j, "fully-allocated", m->fully_allocated);
     json_close(&j, '}');
-    putc('\n', out);
 }
 
 static void print_text(FILE *out, const struct img_measurement *m)
