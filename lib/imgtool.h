@@ -968,6 +968,25 @@ struct img_measurement {
 IMG_API int img_measure(struct img_measurement *out, struct img *source,
                         const struct img_measure_options *options, struct img_error *err);
 
+struct img_growth {
+    uint64_t data;   /* bytes that would be copied */
+    uint64_t growth; /* at most so much longer, or of a raw file so much more allocated, it gets */
+};
+
+/*
+ * What would become of the base when IMG is committed into it: the data that IMG holds itself is
+ * written there. Clusters that the base has already are overwritten, unless it has internal
+ * snapshots, which might use them, too. A longer refcount or L1 table is not counted.
+ */
+IMG_API int img_measure_commit(struct img_growth *out, struct img *img, struct img_error *err);
+
+/*
+ * What would become of IMG itself when it is based on NEW_BASE instead: where that differs from the
+ * old base, and IMG holds nothing, it gets data of its own. Reads what img_compare reads.
+ */
+IMG_API int img_measure_rebase(struct img_growth *out, struct img *img, struct img *new_base,
+                               struct img_error *err);
+
 /* ---- converting --------------------------------------------------------------------------- */
 
 enum img_convert_flags {

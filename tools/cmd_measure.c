@@ -16,6 +16,9 @@ struct measure_request {
     const char *filename;
     char *options; /* of all -o together */
     bool json;
+    bool commit, rebase;  /* --for */
+    const char *new_base; /* of rebase */
+    struct img_open_options open_base;
 };
 
 static void print_json(FILE *out, const struct img_measurement *m)
@@ -44,6 +47,61 @@ static int report(const struct measure_request *r, struct img_error *err)
     const char *format = r->measure.format ? r->measure.format : "raw";
     tool_report(r->tool, err);
     return options ? tool_error(r->tool, "Invalid options for file format '%s'", format) : 1;
+}
+
+static void print_growth(const struct measure_request *r, const struct img_growth *g)
+{
+    if (r->json) {
+        struct json j = {.out = stdout};
+        json_open(&j, NULL, '{');
+        json_number(&j, "data", g->data);
+        json_number(&j, "growth", g->growth);
+        json_close(&j, '}');
+        return;
+    }
+    printf("data to copy: %" PRIu64 "\n", g->data);
+    printf("%s grows by at most: %" PRIu64 "\n", r->commit ? "backing file" : "image", g->growth);
+}
+
+/* What a commit or a rebase would need. */
+static int run_growth(struct measure_request *r)
+{
+    struct img_error err = IMG_ERROR_INIT;
+    struct img *img = NULL, *base = NULL;
+    struct img_growth growth;
+    int ret = img_open(&img, r->filename, &r->open, &err);
+    if (!ret && r->rebase)
+        ret = img_open(&base, r->new_base, &r->open_base, &err);
+    if (!ret)
+        ret = r->commit ? img_measure_commit(&growth, img, &err)
+                        : img_measure_rebase(&growth, img, base, &err);
+    img_close(img);
+    img_close(base);
+    if (ret < 0)
+        return tool_report(r->tool, &err);
+    print_growth(r, &growth);
+    return fflush(stdout) ? tool_error(r->tool, "Could not write the output") : 0;
+}
+
+static int take_purpose(struct measure_request *r, const char *purpose)
+{
+    r->commit = !strcmp(purpose, "commit");
+    r->rebase = !strcmp(purpose, "rebase");
+    if (r->commit || r->rebase)
+        return 0;
+    return tool_error(r->tool, "--for expects 'commit' or 'rebase', not '%s'", purpose);
+}
+
+static int check_purpose(struct measure_request *r)
+{
+    if ((r->commit || r->rebase) && !r->filename)
+        return tool_error(r->tool, "--for needs a filename");
+    if ((r->commit || r->rebase) && (r->measure.format || r->options))
+        return tool_error(r->tool, "--for is about images that exist: -O and -o have no meaning");
+    if (r->rebase != (r->new_base != NULL))
+        return tool_error(r->tool, "--for=rebase and -b NEW_BASE go together");
+    r->open_base.flags |= r->open.flags & IMG_OPEN_FORCE_SHARE;
+    return 0;
 }
 
 static int run(struct measure_request *r)
@@ -81,17 +139,20 @@ static int check(struct measure_request *r, int argc, char **argv)
 
 static int parse(struct measure_request *r, int argc, char **argv)
 {
-    enum { SIZE = SOURCE_OWN };
+    enum { SIZE = SOURCE_OWN, FOR };
     static const struct option options[] = {
         SOURCE_LONG,
         {"target-format", required_argument, 0, 'O'},
         {"options", required_argument, 0, 'o'},
         {"snapshot", required_argument, 0, 'l'},
         {"size", required_argument, 0, SIZE},
+        {"for", required_argument, 0, FOR},
+        {"backing", required_argument, 0, 'b'},
+        {"backing-format", required_argument, 0, 'F'},
         {0, 0, 0, 0},
     };
     int c, code, failed = 0;
-    while ((c = source_getopt(r->tool, &r->open, argc, argv, SOURCE_SHORT "O:o:l:", options,
+    while ((c = source_getopt(r->tool, &r->open, argc, argv, SOURCE_SHORT "O:o:l:b:F:", options,
                               &code)) != -1) {
         switch (c) {
         case TOOL_STOP:
@@ -108,6 +169,15 @@ static int parse(struct measure_request *r, int argc, char **argv)
         case 'l':
             failed = source_snapshot(r->tool, &r->open, optarg);
             break;
+        case FOR:
+            failed = take_purpose(r, optarg);
+            break;
+        case 'b':
+            r->new_base = optarg;
+            break;
+        case 'F':
+            r->open_base.format = optarg;
+            break;
         case SIZE:
             failed = tool_size(r->tool, "image size", optarg, &r->measure.size);
             break;
@@ -115,12 +185,15 @@ static int parse(struct measure_request *r, int argc, char **argv)
         if (failed)
             return 1;
     }
-    return check(r, argc, argv) ? 1 : run(r);
+    if (check(r, argc, argv) || check_purpose(r))
+        return 1;
+    return r->commit || r->rebase ? run_growth(r) : run(r);
 }
 
 int cmd_measure(struct tool *tool, int argc, char **argv)
 {
     struct measure_request r = {.tool = tool, .measure.size = IMG_SIZE_UNKNOWN};
+    tool_open_options(tool, &r.open_base);
     int code = parse(&r, argc, argv);
     free(r.options);
     return code;

@@ -233,13 +233,18 @@ const struct command commands[] = {
      cmd_relocate},
     {"measure", "Calculate the file size required for a new image",
      "[-O FMT] [-o OPTIONS] [--output human|json] [--object OBJDEF]\n"
-     "        (--size N | [-f FMT | --image-opts] [-U] [-l SNAPSHOT] FILENAME)\n\n"
+     "        (--size N | [-f FMT | --image-opts] [-U] [-l SNAPSHOT] FILENAME)\n"
+     "        --for=commit|rebase [-b NEW_BASE [-F FMT]] FILENAME\n\n"
      "Arguments:\n" FILE_OPTIONS "  -O, --target-format FMT\n"
      "     the format of the new image (default raw)\n"
      "  -o, --options OPTIONS\n     NAME=VALUE,... of the new image, as 'create' has them\n"
      "  -l, --snapshot SNAPSHOT\n     the disk of an internal snapshot, by ID or name\n"
      "  --size N\n     the size of the new disk, which is empty, instead of FILENAME's\n"
-     "  FILENAME\n     what is to be copied into the new image\n",
+     "  FILENAME\n     what is to be copied into the new image\n"
+     "  --for commit|rebase\n     instead: by how much the backing file grows when FILENAME is "
+     "committed,\n     or FILENAME when it is based on NEW_BASE\n"
+     "  -b, --backing NEW_BASE\n     of rebase\n"
+     "  -F, --backing-format FMT\n     the format of NEW_BASE\n",
      cmd_measure},
     {"rebase", "Change the backing file of the image",
      "[-u] [-b BACKING [-F FMT]] [-f FMT | --image-opts] [-U] [-t CACHE] [-T CACHE]\n"
