@@ -165,7 +165,8 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(UNIT_HELP)) \
 	$(Q)mkdir -p $(@D) && $(LINK) $(UNIT_LINK) -o $@ $(filter %.o %.a,$^) -lcmocka $(LIBS)
 
 # These stand between the library and the allocator.
-$(addprefix $(BUILD)/tests/unit/,test_alloc test_relocate test_change_faults test_change_faults_guest \
+$(addprefix $(BUILD)/tests/unit/,test_alloc test_rebase test_relocate test_change_faults \
+    test_change_faults_guest \
     test_change_faults_repair): UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc \
     free strdup strndup realpath getcwd open_memstream asprintf vasprintf)
 comma = ,
