@@ -2,6 +2,7 @@
 #include "lib/checked.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,6 +100,12 @@ int file_truncate(struct file *f, uint64_t size, struct img_error *err)
     if (ret == -ENOSPC && f->device)
         return img_fail(err, ENOSPC, "Cannot grow device files");
     return ret < 0 ? img_fail_errno(err, -ret, "Could not resize file") : 0;
+}
+
+void file_begin_flush(struct file *f)
+{
+    if (f->fd >= 0)
+        sync_file_range(f->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
 }
 
 int file_flush(struct file *f, struct img_error *err)

@@ -122,6 +122,9 @@ int file_truncate(struct file *f, uint64_t size, struct img_error *err);
 /* For who reads at length before writing: -ECANCELED when the file's owner asked to stop. */
 int file_go_on(const struct file *f, struct img_error *err);
 int file_flush(struct file *f, struct img_error *err);
+/* Lets the host begin to bring what was written to disk, while more is being prepared, so that a
+ * flush has less to wait for. Promises nothing. */
+void file_begin_flush(struct file *f);
 
 /* Makes a range read as zeroes; past the end of the file, the file grows by a hole. */
 int file_zero(struct file *f, host_off off, uint64_t len, struct img_error *err);

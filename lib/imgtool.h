@@ -1497,7 +1497,7 @@ struct img_rebase_result {
  *
  * At every instant, the image reads as before; its header changes last. After a crash or a failure
  * the call can be repeated, and what has been copied is not copied again. The image is locked as a
- * writer does, files below it as a reader does. Memory: 1 MiB for each processor, and what opening
+ * writer does, files below it as a reader does. Memory: 3 MiB for each processor, and what opening
  * both chains takes.
  *
  * Errors: those of img_open for either chain; -EINVAL when the backing file's format is not given,

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { PIECE = 1 << 20, LONGEST = 1 << 30 /* of zeroes at once */ };
+enum { PIECE = 1 << 20, BEGIN_FLUSH = 32 << 20, LONGEST = 1 << 30 /* of zeroes at once */ };
 
 struct piece {
     uint64_t offset, length;
@@ -29,7 +29,8 @@ struct job {
     struct chain_walk walk;
     uint64_t at;
     struct timespec start;
-    uint64_t written; /* bytes of data, since START */
+    uint64_t written;   /* bytes of data, since START */
+    uint64_t unflushed; /* since the host was told to begin */
 };
 
 /* ---- what there is ------------------------------------------------------------------------- */
@@ -145,6 +146,11 @@ static int write_piece(void *opaque, void *slot, struct img_error *err)
     } else {
         ret = img_write(&c->base, p->data, p->length, p->offset, err);
         c->result.copied_bytes += p->length;
+        j->unflushed += p->length;
+    }
+    if (j->unflushed >= BEGIN_FLUSH) {
+        file_begin_flush(c->base.layers[0]->file);
+        j->unflushed = 0;
     }
     if (!ret)
         tell_progress(c, p->offset + p->length);

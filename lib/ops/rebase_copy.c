@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = 256 << 10, MAX_RUNS = PIECE / 512 };
+enum { PIECE = 1 << 20, MAX_RUNS = PIECE / 512, BEGIN_FLUSH = 32 << 20 };
 
 /* Units next to each other of which the same has to be done. */
 struct run {
@@ -43,6 +43,7 @@ struct job {
     struct pair pair;
     uint64_t unit, piece;
     bool compress;
+    uint64_t unflushed; /* bytes written since the host was told to begin */
     uint64_t at;          /* the next byte to look at */
     uint64_t gap;         /* the image is known to hold nothing from AT up to here */
     pthread_mutex_t lock; /* the image is written while it is mapped */
@@ -301,7 +302,13 @@ static int settle(void *opaque, void *slot, struct img_error *err)
     pthread_mutex_lock(&j->lock);
     for (size_t i = 0; i < p->run_count && !ret; i++)
         ret = write_run(j, p, &p->runs[i], err);
+    for (size_t i = 0; i < p->run_count; i++)
+        j->unflushed += p->runs[i].zero ? 0 : p->runs[i].length;
     pthread_mutex_unlock(&j->lock);
+    if (!ret && j->unflushed >= BEGIN_FLUSH) {
+        file_begin_flush(r->img->layers[0]->file);
+        j->unflushed = 0;
+    }
     r->result.read_bytes += (p->zero[0] ? 0 : p->length) + (p->zero[1] ? 0 : p->length);
     if (!ret)
         rebase_progress(r, p->offset + p->length);
