@@ -170,8 +170,8 @@ struct driver_building {
     bool (*says_zero)(const void *builder);
     /* There may be data here, or zeroes that hide a backing file. */
     int (*expect)(void *builder, guest_off off, uint64_t len, struct img_error *err);
-    /* SEQUENTIAL: F is a pipe, all that was expected comes, in one run for each extent, and the
-     * core writes no data before finish. */
+    /* SEQUENTIAL: F is a pipe. All runs come twice, each time followed by finish: first for the
+     * tables, then with their data. */
     int (*start)(void *builder, struct file *f, struct file *data_file, bool sequential,
                  struct img_error *err);
     /* A place for a run of data, all in one. */

@@ -96,6 +96,15 @@ int file_open_memory(struct file **out, const char *name, const void *data, size
 /* Takes FD over when it succeeds: a regular file or a device. PATH is its name. */
 int file_adopt_posix(struct file **out, const char *path, int fd, struct img_error *err);
 
+/*
+ * file_pipe.c: a file that only goes forward, for one thread at a time. FD is borrowed. Written,
+ * it takes offsets that ascend; read, what was asked for can be asked for again (up to 40 MiB in
+ * all) until file_pipe_stop_keeping; -ESPIPE for what has gone by.
+ */
+int file_open_pipe(struct file **out, int fd, const char *name, bool writable,
+                   struct img_error *err);
+void file_pipe_stop_keeping(struct file *f);
+
 void file_close(struct file *f);
 
 /* Length in bytes now: a file that somebody writes may have grown since. */

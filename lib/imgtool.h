@@ -1007,6 +1007,14 @@ enum img_convert_flags {
     /* The call returns when the host has all of the target, which may still be in its memory; but
      * a file that is replaced, is so only by one that is on disk. */
     IMG_CONVERT_UNFLUSHED = 1 << 8,
+    /* The target is TARGET_FD, a pipe or a file that is written once from front to end; TARGET is
+     * its name in messages. Nothing is compressed then, and zeroes are left out only where the
+     * source's map says so, since tables come before the data. */
+    IMG_CONVERT_TO_STREAM = 1 << 9,
+    /* The only source is SOURCE_FD, which is read once from front to end: a qcow2 image whose
+     * tables come first and whose data lies in the disk's order, as in one that img_convert has
+     * made. Its name is for messages. */
+    IMG_CONVERT_FROM_STREAM = 1 << 10,
 };
 
 struct img_convert_options {
@@ -1018,10 +1026,11 @@ struct img_convert_options {
     /* Of a new target, as it will name it. The source then gives only what it holds itself, not
      * what lies below it. */
     const char *backing_file, *backing_format;
-    unsigned flags;       /* enum img_convert_flags, or-ed */
-    uint64_t sparse_size; /* so many zeroes in a row are left out; 0: 4096 */
-    unsigned threads;     /* 0: one for each processor */
-    uint64_t rate;        /* bytes a second at most; 0: as fast as it goes */
+    unsigned flags;           /* enum img_convert_flags, or-ed */
+    uint64_t sparse_size;     /* so many zeroes in a row are left out; 0: 4096 */
+    unsigned threads;         /* 0: one for each processor */
+    uint64_t rate;            /* bytes a second at most; 0: as fast as it goes */
+    int source_fd, target_fd; /* of streams; borrowed */
     void (*warn)(void *opaque, const char *message);
     img_progress progress; /* phases "preallocate", "copy"; from any thread. May be NULL. */
     /* Asked now and then, from any thread; when it is true, the call fails with -ECANCELED. May be

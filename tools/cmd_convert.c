@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { SECTOR = 512, MAX_SPARSE_SECTORS = 32768, MAX_COROUTINES = 16 };
 
@@ -219,6 +220,25 @@ static int run(struct convert_request *r)
     return tool_report(r->tool, &err);
 }
 
+/* "-" is standard input or output; qemu-img has files of that name. */
+static int take_streams(struct convert_request *r)
+{
+    bool in = false, out = !strcmp(r->target, "-") && !r->tool->as_qemu;
+    for (size_t i = 0; i < r->convert.source_count; i++)
+        in |= !strcmp(r->convert.sources[i], "-") && !r->tool->as_qemu;
+    if (in && r->convert.source_count > 1)
+        return tool_error(r->tool, "Standard input (-) can only be the one source");
+    if (out && r->progress.text)
+        return tool_error(r->tool, "-p and the image cannot both go to standard output; use "
+                                   "--progress=json");
+    if (out && isatty(STDOUT_FILENO))
+        return tool_error(r->tool, "An image is not written to a terminal");
+    r->convert.flags |= (in ? IMG_CONVERT_FROM_STREAM : 0u) | (out ? IMG_CONVERT_TO_STREAM : 0u);
+    r->convert.source_fd = STDIN_FILENO;
+    r->convert.target_fd = STDOUT_FILENO;
+    return 0;
+}
+
 static int take_arguments(struct convert_request *r, int argc, char **argv)
 {
     int count = argc - optind - 1;
@@ -237,7 +257,7 @@ static int take_arguments(struct convert_request *r, int argc, char **argv)
         return tool_error(r->tool, "--image-opts and --format are mutually exclusive");
     r->convert.sources = (const char *const *)(argv + optind);
     r->convert.source_count = (size_t)count;
-    return run(r);
+    return take_streams(r) ? 1 : run(r);
 }
 
 static int parse(struct convert_request *r, int argc, char **argv)

@@ -153,7 +153,9 @@ const struct command commands[] = {
      "ends,\n     unless it replaces a file; with any other (none, writeback...) it is\n"
      "  -T CACHE, -C, -W\n     taken as qemu-img does, of no effect\n"
      "  FILENAME...\n     the disks of several are put one behind the other\n"
-     "  TARGET\n     what stands there is replaced once the new image is complete\n",
+     "  TARGET\n     what stands there is replaced once the new image is complete\n"
+     "\nAs TARGET, '-' is standard output, without -c; as FILENAME, it is standard input, a qcow2\n"
+     "image whose tables come before its data, as they do in one that convert has made.\n",
      cmd_convert},
     {"commit", "Commit the changes of an image into its backing file",
      "[-f FMT | --image-opts] [-t CACHE] [-b BASE] [-d] [-r RATE] [-p] [-q]\n"

@@ -22,6 +22,7 @@
 enum {
     HOST_BLOCK = 4096,   /* what a host file system gives a place at once */
     L1_PIECE = 64 << 10, /* bytes of the L1 table at hand */
+    LOOK_BACK = 2 << 20, /* how far back data may lie: who reads a stream keeps more than that */
 };
 
 struct builder {
@@ -29,7 +30,8 @@ struct builder {
     struct qcow2_layout *layout;
     struct file *file, *data_file;
     bool mapped;     /* all clusters have their places: the plan has laid them out */
-    bool sequential; /* the file is a pipe */
+    bool sequential; /* the file is a pipe: first the tables come into being, then the data comes */
+    bool written;    /* and they are */
     bool compress;
     /* what is expected: tables are bits, clusters are counted up to NEXT_EXPECTED */
     uint8_t *tables;
@@ -232,6 +234,8 @@ static int start(void *builder, struct file *f, struct file *data_file, bool seq
     b->file = f;
     b->data_file = data_file;
     b->sequential = sequential;
+    if (sequential && (b->mapped || b->layout->external_data))
+        return img_fail(err, ENOTSUP, "A stream has no preallocation and no data file");
     if (b->mapped)
         return qcow2_write_new_tables(f, b->plan, err);
     int ret = lay_out(b, err);
@@ -286,12 +290,26 @@ static int flush_table(struct builder *b, struct img_error *err)
     return ret;
 }
 
+static int more_than_expected(struct img_error *err)
+{
+    return img_fail(err, EIO, "The source has changed while it was copied");
+}
+
+/* Is there room for all that was given a place? */
+static int check_room(const struct builder *b, struct img_error *err)
+{
+    bool fits = b->mapped || b->next_host <= b->layout->clusters << b->layout->cluster_bits;
+    return fits ? 0 : more_than_expected(err);
+}
+
 /* The entry of a guest cluster; clusters come in order, so its table is at hand or a new one. */
 static int find_entry(struct builder *b, uint64_t cluster, uint8_t **out, struct img_error *err)
 {
     uint64_t table = cluster >> table_bits(b), in_table = cluster & ((1ull << table_bits(b)) - 1);
     if (table != b->table) {
         int ret = flush_table(b, err);
+        if (!ret && !b->mapped && b->tables_used == b->layout->l2_tables)
+            ret = more_than_expected(err);
         if (ret < 0)
             return ret;
         b->table = table;
@@ -339,10 +357,13 @@ static int put_data(struct builder *b, guest_off off, uint64_t end, struct img_e
     uint64_t first = off.v >> b->layout->cluster_bits;
     for (uint64_t c = first; c << b->layout->cluster_bits < end; c++) {
         uint8_t *entry;
+        uint64_t place = place_cluster(b, c);
+        if (b->written)
+            continue;
         int ret = find_entry(b, c, &entry, err);
         if (ret < 0)
             return ret;
-        store_be64(entry, place_cluster(b, c) | ENTRY_COPIED);
+        store_be64(entry, place | ENTRY_COPIED);
         if (b->layout->extended_l2)
             store_be64(entry + 8, load_be64(entry + 8) | subcluster_bits(b, c, off.v, end));
     }
@@ -356,7 +377,8 @@ static int data(void *builder, guest_off off, uint64_t len, struct build_place *
     uint64_t first = off.v >> b->layout->cluster_bits;
     out->file = b->layout->external_data ? b->data_file : b->file;
     out->host = host(place_cluster(b, first) + (off.v & (cluster_size(b) - 1)));
-    return b->mapped && !b->layout->extended_l2 ? 0 : put_data(b, off, off.v + len, err);
+    int ret = b->mapped && !b->layout->extended_l2 ? 0 : put_data(b, off, off.v + len, err);
+    return ret < 0 ? ret : check_room(b, err);
 }
 
 static int zero(void *builder, guest_off off, uint64_t len, struct img_error *err)
@@ -400,6 +422,8 @@ static int compressed(void *builder, guest_off off, uint64_t stored, struct buil
         return img_fail(err, ENOTSUP, "An external data file holds no compressed clusters");
     int ret = count_data(b, err);
     uint64_t at = b->free_byte, room = align_up(at, cluster_size(b)) - at;
+    if (b->next_host - at > LOOK_BACK)
+        room = 0;
     if (stored > room) {
         if (!room || at + room != b->next_host) /* a whole cluster lies behind it */
             at = b->next_host;
@@ -407,6 +431,8 @@ static int compressed(void *builder, guest_off off, uint64_t stored, struct buil
         b->uncounted = b->next_host;
     }
     uint8_t *entry = NULL;
+    if (!ret)
+        ret = check_room(b, err);
     if (!ret)
         ret = find_entry(b, off.v >> bits, &entry, err);
     bool full = false;
@@ -459,7 +485,14 @@ static int finish_tables(struct builder *b, struct img_error *err)
 static int finish(void *builder, struct img_error *err)
 {
     struct builder *b = builder;
+    if (b->written)
+        return file_truncate(b->file, b->next_host, err);
     int ret = flush_table(b, err);
+    if (b->sequential) {
+        b->written = true;
+        b->cluster = UINT64_MAX;
+        b->next_host = b->layout->metadata;
+    }
     if (ret < 0 || b->sequential)
         return ret;
     if (!b->mapped)

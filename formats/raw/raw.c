@@ -217,6 +217,7 @@ static int raw_measure(const struct measure_request *r, struct img_measurement *
 struct raw_builder {
     const struct raw_layout *layout;
     struct file *file;
+    bool sequential, placed;
 };
 
 static int build_create(void **out, struct create_plan *plan, bool compress, struct img_error *err)
@@ -257,6 +258,7 @@ static int build_start(void *builder, struct file *f, struct file *data_file, bo
     struct raw_builder *b = builder;
     (void)data_file;
     b->file = f;
+    b->sequential = sequential;
     return sequential ? 0 : file_extend(f, 0, b->layout->size, b->layout->preallocation, err);
 }
 
@@ -276,11 +278,13 @@ static int build_zero(void *builder, guest_off off, uint64_t len, struct img_err
     return file_zero(b->file, host(off.v), len, err);
 }
 
+/* Of a stream, the second time. */
 static int build_finish(void *builder, struct img_error *err)
 {
-    (void)builder;
-    (void)err;
-    return 0;
+    struct raw_builder *b = builder;
+    bool end = b->sequential && b->placed;
+    b->placed = true;
+    return end ? file_truncate(b->file, b->layout->size, err) : 0;
 }
 
 static const struct driver_building building = {

@@ -36,6 +36,8 @@ static int open_sources(struct conversion *c, struct img_error *err)
     c->images = calloc(g->source_count, sizeof *c->images);
     if (!c->images)
         return img_fail_nomem(err);
+    if (g->flags & IMG_CONVERT_FROM_STREAM)
+        return conversion_open_stream(c, &open, err);
     for (; c->image_count < g->source_count; c->image_count++) {
         int ret = img_open(&c->images[c->image_count], g->sources[c->image_count], &open, err);
         if (ret < 0)
@@ -189,15 +191,19 @@ static int creation_failed(const struct conversion *c, int ret, struct img_error
                : img_prefix(err, ret, "%s: error while converting %s: ", c->filename, c->format);
 }
 
-static int convert_to_new(struct conversion *c, struct img_error *err)
+int conversion_plan(struct conversion *c, struct img_error *err)
 {
     struct new_image *n = &c->target;
     int ret = new_image_plan(n, err);
     if (ret == -EFBIG)
         ret = new_image_explain_size(n, err);
-    if (ret < 0)
-        return creation_failed(c, ret, err);
-    ret = make_builder(c, err);
+    return ret < 0 ? creation_failed(c, ret, err) : make_builder(c, err);
+}
+
+static int convert_to_new(struct conversion *c, struct img_error *err)
+{
+    struct new_image *n = &c->target;
+    int ret = conversion_plan(c, err);
     if (ret < 0)
         return ret;
     ret = open_new(c, err);
@@ -293,7 +299,11 @@ int conversion_start_copy(struct conversion *c, struct img_error *err)
         c->source.first = c->window.start;
         c->source.size = c->window.length;
     }
-    return ret < 0 ? ret : copy_survey(&c->job, &c->data_bytes, err);
+    if (!ret)
+        ret = copy_survey(&c->job, &c->data_bytes, err);
+    if (!ret && c->from_stream)
+        file_pipe_stop_keeping(c->from_stream);
+    return ret;
 }
 
 static int convert(struct conversion *c, struct img_error *err)
@@ -314,6 +324,8 @@ static int convert(struct conversion *c, struct img_error *err)
         ret = conversion_check_bitmaps(c, err);
     if (ret < 0)
         return ret;
+    if (c->given->flags & IMG_CONVERT_TO_STREAM)
+        return conversion_to_stream(c, err);
     return existing ? convert_to_existing(c, err) : convert_to_new(c, err);
 }
 
@@ -329,6 +341,8 @@ int conversion_run(struct conversion *c, const char *target,
                                    .progress = {given->progress, given->opaque}};
     prepare_job(c);
     int ret = convert(c, err);
+    if (ret < 0 && (given->flags & IMG_CONVERT_FROM_STREAM))
+        conversion_explain_stream(c, ret, err);
     if (c->to.building)
         c->to.building->destroy(c->to.builder);
     copy_source_free(&c->source);

@@ -13,7 +13,8 @@ struct conversion {
     const char *backing; /* the target's; NULL: none */
     struct img *below;   /* that image */
     struct new_image target;
-    struct img *existing; /* or: the target that is there */
+    struct img *existing;     /* or: the target that is there */
+    struct file *from_stream; /* what the source is read from, where it is a pipe */
     struct copy_source source;
     struct copy_target to;
     struct copy_job job;
@@ -34,6 +35,16 @@ int conversion_run(struct conversion *c, const char *target,
 
 /* The source's map, and what it tells the target. */
 int conversion_start_copy(struct conversion *c, struct img_error *err);
+
+/* The new target's options, its builder and what lies below it. */
+int conversion_plan(struct conversion *c, struct img_error *err);
+
+/* convert_stream.c */
+int conversion_open_stream(struct conversion *c, const struct img_open_options *open,
+                           struct img_error *err);
+int conversion_to_stream(struct conversion *c, struct img_error *err);
+/* After a failure RET: says so if the stream is of the wrong kind. */
+void conversion_explain_stream(const struct conversion *c, int ret, struct img_error *err);
 
 /* convert_bitmaps.c; each does nothing unless bitmaps are wanted */
 int conversion_check_bitmaps(const struct conversion *c, struct img_error *err);

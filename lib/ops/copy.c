@@ -71,6 +71,8 @@ int copy_next(const struct copy_job *j, uint64_t *at, struct copy_piece *piece,
     uint64_t off = *at, end = min_u64(*at + max_u64(unit, COPY_PIECE), size), whole;
     for (;;) {
         p.length = min_u64(p.length, end - off);
+        if (!is_data(j, &p) && !is_aligned(off, unit)) /* no more of it than belongs to the unit */
+            p.length = min_u64(p.length, align_up(off, unit) - off);
         ret = copy_piece_add(piece, &p, err);
         off += p.length;
         if (ret < 0 || off == end)
@@ -106,6 +108,27 @@ int copy_survey(const struct copy_job *j, uint64_t *bytes, struct img_error *err
     return ret;
 }
 
+int copy_place(const struct copy_job *j, struct img_error *err)
+{
+    const struct driver_building *b = j->target->building;
+    struct copy_piece piece = {0};
+    struct build_place unused;
+    int ret = 0;
+    copy_source_rewind(j->source);
+    for (uint64_t at = 0; at < j->source->size && !ret;) {
+        ret = copy_next(j, &at, &piece, err);
+        guest_off off = guest(piece.start);
+        uint64_t length = align_up(piece.length, j->target->unit);
+        if (!ret && piece.kind == COPY_DATA)
+            ret = b->data(j->target->builder, off, length, &unused, err);
+        else if (!ret && piece.kind == COPY_ZERO)
+            ret = b->zero(j->target->builder, off, length, err);
+    }
+    copy_piece_free(j, &piece);
+    copy_source_rewind(j->source);
+    return ret;
+}
+
 /* ---- the steps ----------------------------------------------------------------------------- */
 
 struct copy {
@@ -124,7 +147,10 @@ static int take(void *opaque, void *slot, struct img_error *err)
         return 0;
     if (cancel && cancel->wanted(cancel->opaque))
         return img_fail(err, ECANCELED, "Interrupted");
-    int ret = copy_next(c->job, &c->at, slot, err);
+    struct copy_piece *p = slot;
+    int ret = copy_next(c->job, &c->at, p, err);
+    if (!ret && c->job->in_order && p->kind == COPY_DATA)
+        ret = copy_piece_read(c->job, p, err);
     return ret < 0 ? ret : 1;
 }
 
@@ -138,7 +164,7 @@ static int work(void *opaque, void *slot, struct img_error *err)
     if (p->kind == COPY_ZERO)
         return copy_piece_add_run(
             p, &(struct copy_run){.kind = RUN_ZERO, .offset = p->start, .length = p->length}, err);
-    int ret = copy_piece_read(c->job, p, err);
+    int ret = c->job->in_order ? 0 : copy_piece_read(c->job, p, err);
     return ret < 0 ? ret : copy_piece_divide(c->job, p, err);
 }
 

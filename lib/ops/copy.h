@@ -39,7 +39,8 @@ struct copy_target {
     bool says_zero;       /* a run can be said to be zero; else zeroes are written */
     const struct driver_building *building;
     void *builder;
-    struct img *img;   /* or: an image that exists */
+    struct file *stream; /* the builder's, where it is a pipe: runs are written in order */
+    struct img *img;     /* or: an image that exists */
     struct img *below; /* what parts of units that are absent are read from; NULL: they are zero */
     uint64_t below_size; /* zeroes behind it need not be said; UINT64_MAX: all must be */
 };
@@ -48,6 +49,8 @@ struct copy_job {
     struct copy_source *source;
     struct copy_target *target;
     uint64_t sparse; /* this many zeroes in a row are not written as data; 0: all are */
+    bool as_mapped;  /* zeroes are those of the map alone */
+    bool in_order;   /* the source can only be read from front to end */
     bool compress;
     int level;
     unsigned threads;
@@ -61,6 +64,8 @@ struct copy_job {
 
 /* Tells the builder what will come. *BYTES: how much of it is data. */
 int copy_survey(const struct copy_job *job, uint64_t *bytes, struct img_error *err);
+/* Gives all that is mapped as data a place, as a stream's tables need it beforehand. */
+int copy_place(const struct copy_job *job, struct img_error *err);
 /* Copies; TOTAL is what the survey found. */
 int copy_run(const struct copy_job *job, uint64_t total, struct img_error *err);
 

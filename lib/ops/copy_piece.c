@@ -173,7 +173,7 @@ static int add_zero(const struct copy_job *j, struct copy_piece *p, size_t from,
 static int divide_plain(const struct copy_job *j, struct copy_piece *p, struct img_error *err)
 {
     size_t length = whole_length(j, p), block = (size_t)zero_block(j);
-    if (!j->sparse || (!j->target->zero_is_nothing && !j->target->says_zero))
+    if (!j->sparse || j->as_mapped || (!j->target->zero_is_nothing && !j->target->says_zero))
         return add_data(p, 0, length, err);
     size_t from = 0, at = 0; /* FROM: where data began that is not yet added */
     int ret = 0;

@@ -31,8 +31,19 @@ static int place(struct copy_target *t, struct copy_run *r, struct img_error *er
     return b->data(t->builder, off, r->length, &r->place, err);
 }
 
+/* What a stream's tables say already is not said again. */
+static int write_to_stream(struct copy_target *t, struct copy_run *r, struct img_error *err)
+{
+    if (r->kind == RUN_ZERO)
+        return 0;
+    int ret = place(t, r, err);
+    return ret < 0 ? ret : file_write(t->stream, r->data, r->stored, r->place.host, err);
+}
+
 int copy_target_settle(struct copy_target *t, struct copy_run *r, struct img_error *err)
 {
+    if (t->stream)
+        return write_to_stream(t, r, err);
     return t->building ? place(t, r, err) : write_to_image(t, r, err);
 }
 
@@ -47,7 +58,7 @@ int copy_target_finish(struct copy_target *t, const struct copy_piece *p, uint64
                        struct img_error *err)
 {
     int ret = 0;
-    for (size_t i = 0; t->building && i < p->run_count && !ret; i++) {
+    for (size_t i = 0; t->building && !t->stream && i < p->run_count && !ret; i++) {
         struct copy_run r = p->runs[i];
         if (r.kind == RUN_ZERO)
             continue;
