@@ -32,8 +32,8 @@ static bool is_data(const struct copy_job *j, const struct copy_part *p)
     return p->kind == COPY_DATA;
 }
 
-static int map(const struct copy_job *j, uint64_t off, uint64_t max, struct copy_part *out,
-               struct img_error *err)
+static int map_one(const struct copy_job *j, uint64_t off, uint64_t max, struct copy_part *out,
+                   struct img_error *err)
 {
     int ret = copy_source_map(j->source, off, max, out, err);
     if (ret < 0)
@@ -41,6 +41,21 @@ static int map(const struct copy_job *j, uint64_t off, uint64_t max, struct copy
                           off);
     judge(j, off, out);
     return 0;
+}
+
+/* What is no data is one part, however many things say so. */
+static int map(const struct copy_job *j, uint64_t off, uint64_t max, struct copy_part *out,
+               struct img_error *err)
+{
+    struct copy_part next;
+    int ret = map_one(j, off, max, out, err);
+    while (!ret && !is_data(j, out) && out->length < max) {
+        ret = map_one(j, off + out->length, max - out->length, &next, err);
+        if (ret < 0 || next.kind != out->kind)
+            break;
+        out->length += next.length;
+    }
+    return ret;
 }
 
 /* Does P, which starts a unit at OFF, fill a whole one without data? *LENGTH: all it fills. */
