@@ -91,6 +91,20 @@ int file_write(struct file *f, const void *buf, size_t len, host_off off, struct
                    : 0;
 }
 
+int file_share(struct file *f, host_off off, struct file *from, host_off from_off, uint64_t len,
+               struct img_error *err)
+{
+    int ret = stop_or_go(f, err);
+    if (ret < 0)
+        return ret;
+    ret = f->ops->share ? f->ops->share(f, off, from, from_off, len) : -EOPNOTSUPP;
+    if (ret == -EOPNOTSUPP)
+        return ret;
+    return ret < 0 ? img_fail_errno(err, -ret, "Could not share %" PRIu64 " bytes with '%s'", len,
+                                    from->name)
+                   : 0;
+}
+
 int file_truncate(struct file *f, uint64_t size, struct img_error *err)
 {
     int ret = stop_or_go(f, err);

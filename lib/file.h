@@ -44,6 +44,9 @@ struct file_ops {
     /* Makes a range inside the file read as zeroes. -EOPNOTSUPP: write zeroes instead. */
     int (*zero)(struct file *f, host_off off, uint64_t len);
     int (*flush)(struct file *f);
+    /* Makes a range the same as one of FROM, and both share their space on the host. -EOPNOTSUPP:
+     * copy it instead. May be NULL. */
+    int (*share)(struct file *f, host_off off, struct file *from, host_off from_off, uint64_t len);
     /* Bytes that the file could still grow by; -errno where nobody knows. */
     int64_t (*space)(struct file *f);
 };
@@ -134,6 +137,10 @@ int file_flush(struct file *f, struct img_error *err);
 /* Lets the host begin to bring what was written to disk, while more is being prepared, so that a
  * flush has less to wait for. Promises nothing. */
 void file_begin_flush(struct file *f);
+
+/* Shares what FROM has; -EOPNOTSUPP, without words, where that cannot be done. */
+int file_share(struct file *f, host_off off, struct file *from, host_off from_off, uint64_t len,
+               struct img_error *err);
 
 /* Makes a range read as zeroes; past the end of the file, the file grows by a hole. */
 int file_zero(struct file *f, host_off off, uint64_t len, struct img_error *err);

@@ -147,6 +147,22 @@ static int posix_flush(struct file *f)
     return ret < 0 ? -errno : 0;
 }
 
+static int posix_share(struct file *f, host_off off, struct file *from, host_off from_off,
+                       uint64_t len)
+{
+    struct file_clone_range range = {from->fd, from_off.v, len, off.v};
+    int ret;
+    do
+        ret = ioctl(f->fd, FICLONERANGE, &range);
+    while (ret < 0 && errno == EINTR);
+    if (ret == 0)
+        return 0;
+    /* the file system cannot, or not with these two files, or not in these blocks */
+    bool cannot = errno == EOPNOTSUPP || errno == ENOTTY || errno == EXDEV || errno == EINVAL ||
+                  errno == EBADF || errno == ETXTBSY || errno == EPERM || errno == ENOSYS;
+    return cannot ? -EOPNOTSUPP : -errno;
+}
+
 static int64_t posix_space(struct file *f)
 {
     struct statvfs st;
@@ -165,7 +181,7 @@ static int64_t posix_space(struct file *f)
         .protocol = (NAME), .pread = posix_pread, .size = posix_size,                              \
         .allocated = posix_allocated, .extent = posix_extent, .close = posix_close,                \
         .pwrite = posix_pwrite, .truncate = posix_truncate, .allocate = posix_allocate,            \
-        .zero = posix_zero, .flush = posix_flush, .space = posix_space,                            \
+        .zero = posix_zero, .flush = posix_flush, .share = posix_share, .space = posix_space,      \
     }
 
 static const struct file_ops file_ops = POSIX_OPS("file");

@@ -1017,6 +1017,14 @@ enum img_convert_flags {
     IMG_CONVERT_FROM_STREAM = 1 << 10,
 };
 
+/* Whether data is shared with the source's files, where both lie on one file system that can (XFS,
+ * btrfs), instead of being copied. */
+enum img_reflink {
+    IMG_REFLINK_AUTO,
+    IMG_REFLINK_NEVER,
+    IMG_REFLINK_ALWAYS, /* -ENOTSUP where it cannot be; parts that do not lie right are copied */
+};
+
 struct img_convert_options {
     const char *const *sources; /* their disks, one behind the other, are the target's */
     size_t source_count;
@@ -1026,8 +1034,9 @@ struct img_convert_options {
     /* Of a new target, as it will name it. The source then gives only what it holds itself, not
      * what lies below it. */
     const char *backing_file, *backing_format;
-    unsigned flags;           /* enum img_convert_flags, or-ed */
-    uint64_t sparse_size;     /* so many zeroes in a row are left out; 0: 4096 */
+    unsigned flags;       /* enum img_convert_flags, or-ed */
+    uint64_t sparse_size; /* so many zeroes in a row are left out; 0: 4096 */
+    enum img_reflink reflink;
     unsigned threads;         /* 0: one for each processor */
     uint64_t rate;            /* bytes a second at most; 0: as fast as it goes */
     int source_fd, target_fd; /* of streams; borrowed */

@@ -32,6 +32,7 @@ enum {
     SALVAGE,
     BITMAPS,
     SKIP_BROKEN,
+    REFLINK,
 };
 
 static int set_sparse(struct convert_request *r, const char *text)
@@ -68,12 +69,26 @@ static int set_threads(struct convert_request *r, const char *text)
     return 0;
 }
 
+static int set_reflink(struct convert_request *r, const char *text)
+{
+    static const char *const words[] = {"auto", "never", "always"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+        if (!strcmp(text, words[i])) {
+            r->convert.reflink = (enum img_reflink)i;
+            return 0;
+        }
+    return tool_usage_error(r->tool, "--reflink expects 'auto', 'always' or 'never', not '%s'",
+                            text);
+}
+
 /* An option of the target or of the copy. Returns 1 after a complaint. */
 static int set_option(struct convert_request *r, int c, char *value)
 {
     switch (c) {
     case 'S':
         return set_sparse(r, value);
+    case REFLINK:
+        return set_reflink(r, value);
     case 'm':
         return set_threads(r, value);
     case 'l':
@@ -265,6 +280,7 @@ static int parse(struct convert_request *r, int argc, char **argv)
     static const struct option options[] = {
         {"help", no_argument, 0, 'h'},
         {"format", required_argument, 0, 'f'},
+        {"reflink", required_argument, 0, REFLINK},
         {"object", required_argument, 0, OBJECT},
         {"image-opts", no_argument, 0, IMAGE_OPTS},
         {"force-share", no_argument, 0, 'U'},

@@ -145,6 +145,9 @@ const struct command commands[] = {
      "  --bitmaps\n     copy persistent bitmaps, too\n"
      "  --skip-broken-bitmaps\n     with --bitmaps: leave out those that are inconsistent\n"
      "  --salvage\n     what cannot be read becomes zeroes\n"
+     "  --reflink auto|always|never\n"
+     "     share data with FILENAME instead of copying it, where both lie on one file system that "
+     "can\n     (XFS, btrfs; default auto)\n"
      "  -m N\n     threads (1 to 16; default: one for each processor)\n"
      "  -r RATE\n     bytes a second at most\n" PROGRESS_HELP
      "  -q\n     no warnings, no progress\n"

@@ -211,6 +211,8 @@ static int convert_to_new(struct conversion *c, struct img_error *err)
         return creation_failed(c, ret, err);
     ret = conversion_start_copy(c, err);
     if (!ret)
+        ret = conversion_try_sharing(c, err);
+    if (!ret)
         ret = c->to.building->start(c->to.builder, n->image->file, n->data ? n->data->file : NULL,
                                     false, err);
     if (!ret)

@@ -39,6 +39,9 @@ int conversion_start_copy(struct conversion *c, struct img_error *err);
 /* The new target's options, its builder and what lies below it. */
 int conversion_plan(struct conversion *c, struct img_error *err);
 
+/* convert_share.c: finds out whether data can be shared with the source's files. */
+int conversion_try_sharing(struct conversion *c, struct img_error *err);
+
 /* convert_stream.c */
 int conversion_open_stream(struct conversion *c, const struct img_open_options *open,
                            struct img_error *err);

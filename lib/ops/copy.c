@@ -67,6 +67,19 @@ static bool fills_units(const struct copy_job *j, uint64_t off, const struct cop
     return !is_data(j, p) && *length;
 }
 
+enum { SHARE_UNIT = 4096, SHARE_LEAST = 32 << 10, SHARE_MOST = 256 << 20 };
+
+/* Can P, which starts a unit at OFF, be shared? *LENGTH: how much of it. */
+static bool is_shared(const struct copy_job *j, uint64_t off, const struct copy_part *p,
+                      uint64_t *length)
+{
+    uint64_t unit = max_u64(j->target->unit, SHARE_UNIT);
+    *length = align_down(min_u64(p->length, SHARE_MOST), unit);
+    return j->share && p->kind == COPY_DATA && p->extent.kind == IMG_EXTENT_DATA &&
+           is_aligned(off, unit) && is_aligned(p->extent.host.v, SHARE_UNIT) &&
+           *length >= SHARE_LEAST;
+}
+
 int copy_next(const struct copy_job *j, uint64_t *at, struct copy_piece *piece,
               struct img_error *err)
 {
@@ -82,6 +95,11 @@ int copy_next(const struct copy_job *j, uint64_t *at, struct copy_piece *piece,
         *at += piece->length;
         return 0;
     }
+    if (is_shared(j, *at, &p, &piece->length)) {
+        piece->kind = COPY_SHARED;
+        *at += piece->length;
+        return copy_piece_add(piece, &p, err);
+    }
     piece->kind = COPY_DATA;
     uint64_t off = *at, end = min_u64(*at + max_u64(unit, COPY_PIECE), size), whole;
     for (;;) {
@@ -93,7 +111,9 @@ int copy_next(const struct copy_job *j, uint64_t *at, struct copy_piece *piece,
         if (ret < 0 || off == end)
             break;
         ret = map(j, off, size - off, &p, err);
-        if (ret < 0 || (is_aligned(off, unit) && fills_units(j, off, &p, &whole)))
+        bool apart = is_aligned(off, unit) &&
+                     (fills_units(j, off, &p, &whole) || is_shared(j, off, &p, &whole));
+        if (ret < 0 || apart)
             break;
     }
     piece->length = off - *at;
@@ -179,6 +199,14 @@ static int work(void *opaque, void *slot, struct img_error *err)
     if (p->kind == COPY_ZERO)
         return copy_piece_add_run(
             p, &(struct copy_run){.kind = RUN_ZERO, .offset = p->start, .length = p->length}, err);
+    if (p->kind == COPY_SHARED)
+        return copy_piece_add_run(p,
+                                  &(struct copy_run){.kind = RUN_SHARED,
+                                                     .offset = p->start,
+                                                     .length = p->length,
+                                                     .from = p->parts[0].extent.file,
+                                                     .from_host = p->parts[0].extent.host},
+                                  err);
     int ret = c->job->in_order ? 0 : copy_piece_read(c->job, p, err);
     return ret < 0 ? ret : copy_piece_divide(c->job, p, err);
 }
@@ -204,7 +232,7 @@ static int finish(void *opaque, void *slot, struct img_error *err)
     struct copy *c = opaque;
     struct copy_piece *p = slot;
     int ret = copy_target_finish(c->job->target, p, c->job->source->size, err);
-    if (ret < 0 || p->kind != COPY_DATA)
+    if (ret < 0 || p->kind == COPY_ZERO || p->kind == COPY_ABSENT)
         return ret;
     pthread_mutex_lock(&c->reporting);
     c->done += p->length;

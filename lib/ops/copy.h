@@ -22,6 +22,7 @@ enum copy_run_kind {
     RUN_DATA,
     RUN_ZERO,
     RUN_COMPRESSED,
+    RUN_SHARED,
 };
 
 struct copy_run {
@@ -30,6 +31,8 @@ struct copy_run {
     const uint8_t *data;     /* DATA, COMPRESSED */
     size_t stored;           /* bytes at DATA */
     struct build_place place;
+    struct file *from; /* SHARED */
+    host_off from_host;
 };
 
 /* Where a copy goes. */
@@ -49,6 +52,7 @@ struct copy_job {
     struct copy_source *source;
     struct copy_target *target;
     uint64_t sparse; /* this many zeroes in a row are not written as data; 0: all are */
+    bool share;      /* what can be is shared with the source's files */
     bool as_mapped;  /* zeroes are those of the map alone */
     bool in_order;   /* the source can only be read from front to end */
     bool compress;

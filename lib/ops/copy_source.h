@@ -7,6 +7,7 @@
 enum copy_kind {
     COPY_DATA,
     COPY_ZERO,
+    COPY_SHARED, /* data that is not copied: source and target share its space on the host */
     COPY_ABSENT, /* not in the image itself: only where what lies below it is not wanted */
 };
 

@@ -2,6 +2,7 @@
 #include "lib/ops/copy_engine.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <time.h>
 
 /* ---- an image that exists ------------------------------------------------------------------ */
@@ -26,6 +27,7 @@ static int place(struct copy_target *t, struct copy_run *r, struct img_error *er
     case RUN_COMPRESSED:
         return b->compressed(t->builder, off, r->stored, &r->place, err);
     case RUN_DATA:
+    case RUN_SHARED:
         break;
     }
     return b->data(t->builder, off, r->length, &r->place, err);
@@ -47,10 +49,33 @@ int copy_target_settle(struct copy_target *t, struct copy_run *r, struct img_err
     return t->building ? place(t, r, err) : write_to_image(t, r, err);
 }
 
+/* Where it turns out that something cannot be shared, it is copied. */
+static int share(const struct copy_run *r, struct img_error *err)
+{
+    int ret = file_share(r->place.file, r->place.host, r->from, r->from_host, r->length, err);
+    if (ret != -EOPNOTSUPP)
+        return ret;
+    uint8_t *buf = malloc(COPY_PIECE);
+    ret = buf ? 0 : img_fail_nomem(err);
+    for (uint64_t done = 0, n; done < r->length && !ret; done += n) {
+        n = min_u64(r->length - done, COPY_PIECE);
+        ret = file_read_padded(r->from, buf, (size_t)n, host(r->from_host.v + done), err);
+        if (!ret)
+            ret = file_write(r->place.file, buf, (size_t)n, host(r->place.host.v + done), err);
+    }
+    free(buf);
+    return ret;
+}
+
+static bool in_memory(const struct copy_run *r)
+{
+    return r->kind == RUN_DATA || r->kind == RUN_COMPRESSED;
+}
+
 /* Does NEXT go on where R ends, in memory and in the file? */
 static bool continues(const struct copy_run *r, const struct copy_run *next)
 {
-    return next->kind != RUN_ZERO && next->place.file == r->place.file &&
+    return in_memory(next) && next->place.file == r->place.file &&
            next->data == r->data + r->stored && next->place.host.v == r->place.host.v + r->stored;
 }
 
@@ -60,7 +85,9 @@ int copy_target_finish(struct copy_target *t, const struct copy_piece *p, uint64
     int ret = 0;
     for (size_t i = 0; t->building && !t->stream && i < p->run_count && !ret; i++) {
         struct copy_run r = p->runs[i];
-        if (r.kind == RUN_ZERO)
+        if (r.kind == RUN_SHARED)
+            ret = share(&r, err);
+        if (!in_memory(&r))
             continue;
         for (; i + 1 < p->run_count && continues(&r, &p->runs[i + 1]); i++) {
             r.stored += p->runs[i + 1].stored;
