@@ -243,10 +243,8 @@ static int open_existing(struct conversion *c, struct img_error *err)
     const struct driver *d = c->existing->layers[0]->driver;
     if (c->job.compress && (!d->building || !d->building->compressed))
         return img_fail(err, ENOTSUP, "Compression not supported for this file format");
-    if (c->job.compress)
-        return img_fail(err, ENOTSUP, "Compressing into an image that exists is not supported");
     c->to.img = c->existing;
-    c->to.unit = 512;
+    c->to.unit = c->job.compress ? c->existing->layers[0]->cluster_size : 512;
     c->to.says_zero = true;
     c->to.below_size = UINT64_MAX;
     c->to.zero_is_nothing = g->flags & IMG_CONVERT_TARGET_IS_ZERO;
@@ -301,6 +299,7 @@ int conversion_start_copy(struct conversion *c, struct img_error *err)
         c->source.first = c->window.start;
         c->source.size = c->window.length;
     }
+    c->to.size = c->source.size;
     if (!ret)
         ret = copy_survey(&c->job, &c->data_bytes, err);
     if (!ret && c->from_stream)

@@ -194,6 +194,13 @@ static int divide_plain(const struct copy_job *j, struct copy_piece *p, struct i
     return ret < 0 ? ret : add_data(p, from, length, err);
 }
 
+/* The format's, whether the image is new or not. */
+static const struct driver_building *packing(const struct copy_job *j)
+{
+    const struct copy_target *t = j->target;
+    return t->building ? t->building : t->img->layers[0]->driver->building;
+}
+
 static int make_compressor(const struct copy_job *j, struct copy_piece *p, struct img_error *err)
 {
     const struct copy_target *t = j->target;
@@ -202,7 +209,17 @@ static int make_compressor(const struct copy_job *j, struct copy_piece *p, struc
     p->packed = malloc((size_t)max_u64(t->unit, COPY_PIECE));
     if (!p->packed)
         return img_fail_nomem(err);
-    return t->building->compressor_create(&p->compressor, t->builder, j->level, err);
+    if (t->building)
+        return t->building->compressor_create(&p->compressor, t->builder, j->level, err);
+    const struct layer *l = t->img->layers[0];
+    return l->driver->writing->compressor_create(&p->compressor, l, err);
+}
+
+/* Can a unit that begins there be compressed? Not where an image that exists has the rest of it. */
+static bool is_packed(const struct copy_job *j, uint64_t offset)
+{
+    const struct copy_target *t = j->target;
+    return t->building || offset + t->unit <= t->size || t->size == img_size(t->img);
 }
 
 /* Unit by unit; what does not become shorter stays as it is. */
@@ -218,7 +235,8 @@ static int divide_compressed(const struct copy_job *j, struct copy_piece *p, str
             ret = add_zero(j, p, at, at + unit, err);
             continue;
         }
-        size_t stored = j->target->building->compress(p->compressor, in, out);
+        bool packed = is_packed(j, p->start + at);
+        size_t stored = packed ? packing(j)->compress(p->compressor, in, out) : 0;
         const struct copy_run run = {.kind = RUN_COMPRESSED,
                                      .offset = p->start + at,
                                      .length = unit,
@@ -238,7 +256,7 @@ int copy_piece_divide(const struct copy_job *j, struct copy_piece *p, struct img
 void copy_piece_free(const struct copy_job *j, struct copy_piece *p)
 {
     if (p->compressor)
-        j->target->building->compressor_destroy(p->compressor);
+        packing(j)->compressor_destroy(p->compressor);
     free(p->parts);
     free(p->runs);
     free(p->buf);

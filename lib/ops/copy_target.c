@@ -1,5 +1,6 @@
 #include "lib/checked.h"
 #include "lib/ops/copy_engine.h"
+#include "lib/write.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -9,7 +10,9 @@
 
 static int write_to_image(struct copy_target *t, const struct copy_run *r, struct img_error *err)
 {
-    uint64_t size = img_size(t->img), n = min_u64(r->length, size - r->offset);
+    uint64_t n = min_u64(r->length, t->size - r->offset);
+    if (r->kind == RUN_COMPRESSED)
+        return write_compressed(t->img, r->data, r->stored, r->offset, err);
     if (r->kind == RUN_ZERO)
         return img_write_zeroes(t->img, r->offset, n, IMG_ZERO_UNMAP, err);
     return img_write(t->img, r->data, (size_t)n, r->offset, err);
