@@ -1015,6 +1015,12 @@ enum img_convert_flags {
      * tables come first and whose data lies in the disk's order, as in one that img_convert has
      * made. Its name is for messages. */
     IMG_CONVERT_FROM_STREAM = 1 << 10,
+    /* The target is read back, from its disk where the host can be made to, and compared: -EIO
+     * where it differs, and a new one gets no name then. */
+    IMG_CONVERT_VERIFY = 1 << 11,
+    /* A raw image, the only source, becomes the external data file of a new qcow2 image, without
+     * being copied or changed. */
+    IMG_CONVERT_ADOPT = 1 << 12,
 };
 
 /* Whether data is shared with the source's files, where both lie on one file system that can (XFS,
@@ -1041,7 +1047,8 @@ struct img_convert_options {
     uint64_t rate;            /* bytes a second at most; 0: as fast as it goes */
     int source_fd, target_fd; /* of streams; borrowed */
     void (*warn)(void *opaque, const char *message);
-    img_progress progress; /* phases "preallocate", "copy"; from any thread. May be NULL. */
+    img_progress
+        progress; /* phases "preallocate", "copy", "verify"; from any thread. May be NULL. */
     /* Asked now and then, from any thread; when it is true, the call fails with -ECANCELED. May be
      * NULL. */
     bool (*cancelled)(void *opaque);

@@ -33,6 +33,8 @@ enum {
     BITMAPS,
     SKIP_BROKEN,
     REFLINK,
+    VERIFY,
+    ADOPT,
 };
 
 static int set_sparse(struct convert_request *r, const char *text)
@@ -150,6 +152,10 @@ static unsigned flag_of(int c)
         return IMG_CONVERT_SALVAGE;
     case BITMAPS:
         return IMG_CONVERT_BITMAPS;
+    case VERIFY:
+        return IMG_CONVERT_VERIFY;
+    case ADOPT:
+        return IMG_CONVERT_ADOPT;
     case SKIP_BROKEN:
         return IMG_CONVERT_SKIP_BROKEN_BITMAPS;
     default:
@@ -175,6 +181,11 @@ static int check_options(const struct convert_request *r)
         return tool_error(r->tool, "-o has no effect when skipping image creation");
     if ((flags & IMG_CONVERT_TARGET_IS_ZERO) && !(flags & IMG_CONVERT_EXISTING))
         return tool_error(r->tool, "--target-is-zero requires use of -n flag");
+    const unsigned copying = IMG_CONVERT_COMPRESS | IMG_CONVERT_EXISTING | IMG_CONVERT_BITMAPS |
+                             IMG_CONVERT_DENSE | IMG_CONVERT_VERIFY | IMG_CONVERT_SALVAGE;
+    if ((flags & IMG_CONVERT_ADOPT) && ((flags & copying) || r->convert.backing_file))
+        return tool_error(r->tool, "--adopt copies nothing: -B, -c, -n, -S 0, --bitmaps, --salvage "
+                                   "and --verify make no sense with it");
     return 0;
 }
 
@@ -241,6 +252,8 @@ static int take_streams(struct convert_request *r)
     bool in = false, out = !strcmp(r->target, "-") && !r->tool->as_qemu;
     for (size_t i = 0; i < r->convert.source_count; i++)
         in |= !strcmp(r->convert.sources[i], "-") && !r->tool->as_qemu;
+    if ((in || out) && (r->convert.flags & IMG_CONVERT_ADOPT))
+        return tool_error(r->tool, "--adopt needs files");
     if (in && r->convert.source_count > 1)
         return tool_error(r->tool, "Standard input (-) can only be the one source");
     if (out && r->progress.text)
@@ -281,6 +294,8 @@ static int parse(struct convert_request *r, int argc, char **argv)
         {"help", no_argument, 0, 'h'},
         {"format", required_argument, 0, 'f'},
         {"reflink", required_argument, 0, REFLINK},
+        {"verify", no_argument, 0, VERIFY},
+        {"adopt", no_argument, 0, ADOPT},
         {"object", required_argument, 0, OBJECT},
         {"image-opts", no_argument, 0, IMAGE_OPTS},
         {"force-share", no_argument, 0, 'U'},

@@ -148,6 +148,9 @@ const struct command commands[] = {
      "  --reflink auto|always|never\n"
      "     share data with FILENAME instead of copying it, where both lie on one file system that "
      "can\n     (XFS, btrfs; default auto)\n"
+     "  --verify\n     read TARGET back from its disk, and compare\n"
+     "  --adopt\n     copy nothing: the raw FILENAME becomes the data file of the new qcow2 "
+     "TARGET\n"
      "  -m N\n     threads (1 to 16; default: one for each processor)\n"
      "  -r RATE\n     bytes a second at most\n" PROGRESS_HELP
      "  -q\n     no warnings, no progress\n"

@@ -221,6 +221,8 @@ static int convert_to_new(struct conversion *c, struct img_error *err)
         ret = c->to.building->finish(c->to.builder, err);
     if (!ret)
         ret = conversion_copy_bitmaps_to_new(c, err);
+    if (!ret)
+        ret = conversion_verify(c, err);
     return ret < 0 ? ret : new_image_publish(n, err);
 }
 
@@ -260,6 +262,8 @@ static int convert_to_existing(struct conversion *c, struct img_error *err)
         ret = copy_run(&c->job, c->data_bytes, err);
     if (!ret)
         ret = img_flush(c->existing, err);
+    if (!ret)
+        ret = conversion_verify(c, err);
     return ret < 0 ? ret : conversion_copy_bitmaps(c, c->existing, err);
 }
 
@@ -325,6 +329,8 @@ static int convert(struct conversion *c, struct img_error *err)
         ret = conversion_check_bitmaps(c, err);
     if (ret < 0)
         return ret;
+    if (c->given->flags & IMG_CONVERT_ADOPT)
+        return conversion_adopt(c, err);
     if (c->given->flags & IMG_CONVERT_TO_STREAM)
         return conversion_to_stream(c, err);
     return existing ? convert_to_existing(c, err) : convert_to_new(c, err);

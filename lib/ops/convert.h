@@ -39,6 +39,9 @@ int conversion_start_copy(struct conversion *c, struct img_error *err);
 /* The new target's options, its builder and what lies below it. */
 int conversion_plan(struct conversion *c, struct img_error *err);
 
+/* convert_adopt.c: all of it, once the options are read. */
+int conversion_adopt(struct conversion *c, struct img_error *err);
+
 /* convert_share.c: finds out whether data can be shared with the source's files. */
 int conversion_try_sharing(struct conversion *c, struct img_error *err);
 
@@ -48,6 +51,13 @@ int conversion_open_stream(struct conversion *c, const struct img_open_options *
 int conversion_to_stream(struct conversion *c, struct img_error *err);
 /* After a failure RET: says so if the stream is of the wrong kind. */
 void conversion_explain_stream(const struct conversion *c, int ret, struct img_error *err);
+
+/* Another handle for the new image, which has no name yet. */
+int conversion_reopen(const struct conversion *c, unsigned flags, struct img **out,
+                      struct img_error *err);
+
+/* convert_verify.c: nothing unless it is wanted */
+int conversion_verify(const struct conversion *c, struct img_error *err);
 
 /* convert_bitmaps.c; each does nothing unless bitmaps are wanted */
 int conversion_check_bitmaps(const struct conversion *c, struct img_error *err);

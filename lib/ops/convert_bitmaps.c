@@ -103,13 +103,11 @@ static int duplicate(struct file **out, const struct file *f, struct img_error *
     return ret;
 }
 
-int conversion_copy_bitmaps_to_new(const struct conversion *c, struct img_error *err)
+int conversion_reopen(const struct conversion *c, unsigned flags, struct img **out,
+                      struct img_error *err)
 {
     const struct new_image *n = &c->target;
     struct file *f = NULL, *data = NULL;
-    struct img *to;
-    if (!wanted(c))
-        return 0;
     int ret = duplicate(&f, n->image->file, err);
     if (!ret && n->data)
         ret = duplicate(&data, n->data->file, err);
@@ -117,7 +115,15 @@ int conversion_copy_bitmaps_to_new(const struct conversion *c, struct img_error 
         file_close(f);
         return ret;
     }
-    ret = img_open_file(&to, f, data, c->format, IMG_OPEN_WRITE, err);
+    return img_open_file(out, f, data, c->format, flags, err);
+}
+
+int conversion_copy_bitmaps_to_new(const struct conversion *c, struct img_error *err)
+{
+    struct img *to;
+    if (!wanted(c))
+        return 0;
+    int ret = conversion_reopen(c, IMG_OPEN_WRITE, &to, err);
     if (ret < 0)
         return ret;
     ret = conversion_copy_bitmaps(c, to, err);

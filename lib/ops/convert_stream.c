@@ -21,6 +21,8 @@ int conversion_open_stream(struct conversion *c, const struct img_open_options *
     if (open->snapshot || open->snapshot_id || open->snapshot_name ||
         (g->flags & IMG_CONVERT_BITMAPS))
         return img_fail(err, ENOTSUP, "Of a stream, neither snapshots nor bitmaps can be read");
+    if (g->flags & IMG_CONVERT_VERIFY)
+        return img_fail(err, ENOTSUP, "A stream cannot be read again to verify its copy");
     if (open->format && !strcmp(open->format, "raw"))
         return refuse_raw(name, err);
     int ret = file_open_pipe(&f, g->source_fd, name, false, err);
@@ -65,6 +67,8 @@ static int check(const struct conversion *c, struct img_error *err)
                         "the stream, or the image at its end");
     if (flags & IMG_CONVERT_BITMAPS)
         return img_fail(err, ENOTSUP, "A stream cannot have bitmaps");
+    if (flags & IMG_CONVERT_VERIFY)
+        return img_fail(err, ENOTSUP, "A stream cannot be verified");
     return 0;
 }
 

@@ -37,8 +37,8 @@ struct copy_run {
 
 /* Where a copy goes. */
 struct copy_target {
-    uint64_t size;        /* of what is copied: nothing behind it is written in an image that exists */
-    uint64_t unit;        /* runs are whole units */
+    uint64_t size; /* of what is copied: nothing behind it is written in an image that exists */
+    uint64_t unit; /* runs are whole units */
     bool zero_is_nothing; /* what is not written reads as zeroes */
     bool says_zero;       /* a run can be said to be zero; else zeroes are written */
     const struct driver_building *building;
