@@ -169,6 +169,9 @@ $(addprefix $(BUILD)/tests/unit/,test_alloc test_rebase test_relocate test_chang
     test_change_faults_guest \
     test_change_faults_repair): UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc \
     free strdup strndup realpath getcwd open_memstream asprintf vasprintf)
+$(BUILD)/tests/unit/test_convert_faults: UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc \
+    realloc free strdup strndup realpath getcwd open_memstream asprintf vasprintf pread64 pwrite64 \
+    ftruncate64 fsync)
 comma = ,
 
 $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o \

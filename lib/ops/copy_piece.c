@@ -113,12 +113,8 @@ static int make_buffer(const struct copy_job *j, struct copy_piece *p, struct im
 {
     if (p->buf)
         return 0;
-    size_t room = (size_t)max_u64(j->target->unit, COPY_PIECE);
-    void *buf;
-    if (posix_memalign(&buf, 4096, room))
-        return img_fail_nomem(err);
-    p->buf = buf;
-    return 0;
+    p->buf = malloc((size_t)max_u64(j->target->unit, COPY_PIECE));
+    return p->buf ? 0 : img_fail_nomem(err);
 }
 
 int copy_piece_read(const struct copy_job *j, struct copy_piece *p, struct img_error *err)

@@ -191,8 +191,11 @@ int new_image_publish(struct new_image *n, struct img_error *err)
         ret = new_file_publish(n->data, err);
     if (!ret)
         ret = new_file_publish(n->image, err);
-    if (ret < 0 && n->data && !n->image->published)
-        new_file_withdraw(n->data);
+    if (ret < 0) { /* a folder that could not be flushed, too, is a failure */
+        new_file_withdraw(n->image);
+        if (n->data)
+            new_file_withdraw(n->data);
+    }
     return ret;
 }
 
