@@ -107,6 +107,8 @@ int file_adopt_posix(struct file **out, const char *path, int fd, struct img_err
 int file_open_pipe(struct file **out, int fd, const char *name, bool writable,
                    struct img_error *err);
 void file_pipe_stop_keeping(struct file *f);
+/* Reads on to the end, so that who writes there does not find the pipe closed. */
+int file_pipe_drain(struct file *f, struct img_error *err);
 
 void file_close(struct file *f);
 

@@ -86,7 +86,7 @@ static int skip_to(struct pipe_file *p, uint64_t off)
 {
     uint8_t *waste = malloc(SKIP);
     int64_t n = waste ? 1 : -ENOMEM;
-    while (n > 0 && p->position < off)
+    while (n > 0 && !p->ended && p->position < off)
         n = pull(p, waste, (size_t)min_u64(SKIP, off - p->position));
     free(waste);
     return n < 0 ? (int)n : 0;
@@ -270,6 +270,20 @@ int file_open_pipe(struct file **out, int fd, const char *name, bool writable,
     p->fd = fd;
     p->keeping = true;
     *out = &p->f;
+    return 0;
+}
+
+int file_pipe_drain(struct file *f, struct img_error *err)
+{
+    struct pipe_file *p = pipe_of(f);
+    while (!p->ended) {
+        int ret = file_go_on(f, err);
+        if (!ret)
+            ret = skip_to(p, p->position + (1 << 20));
+        if (ret < 0)
+            return ret == -ECANCELED ? ret
+                                     : img_fail_errno(err, -ret, "Could not read '%s'", f->name);
+    }
     return 0;
 }
 

@@ -219,6 +219,8 @@ static int convert_to_new(struct conversion *c, struct img_error *err)
         ret = copy_run(&c->job, c->data_bytes, err);
     if (!ret)
         ret = c->to.building->finish(c->to.builder, err);
+    if (!ret && c->from_stream)
+        ret = file_pipe_drain(c->from_stream, err);
     if (!ret)
         ret = conversion_copy_bitmaps_to_new(c, err);
     if (!ret)
@@ -260,6 +262,8 @@ static int convert_to_existing(struct conversion *c, struct img_error *err)
         ret = conversion_start_copy(c, err);
     if (!ret)
         ret = copy_run(&c->job, c->data_bytes, err);
+    if (!ret && c->from_stream)
+        ret = file_pipe_drain(c->from_stream, err);
     if (!ret)
         ret = img_flush(c->existing, err);
     if (!ret)

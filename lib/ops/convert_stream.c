@@ -33,6 +33,7 @@ int conversion_open_stream(struct conversion *c, const struct img_open_options *
         return img_prefix(err, ret, "Could not open '%s': ", name);
     c->image_count = 1;
     c->from_stream = f;
+    f->cancel = c->job.cancel;
     c->job.in_order = true;
     const struct layer *l = c->images[0]->layers[0];
     if (l->driver->plain)
@@ -99,6 +100,8 @@ int conversion_to_stream(struct conversion *c, struct img_error *err)
         ret = copy_run(&c->job, c->data_bytes, err);
     if (!ret)
         ret = b->finish(c->to.builder, err);
+    if (!ret && c->from_stream)
+        ret = file_pipe_drain(c->from_stream, err);
     file_close(f);
     return ret;
 }
