@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SECTOR = 512, HOST_BLOCK = 4096 };
+enum { SECTOR = 512 };
 
 /* Room for one more item of SIZE bytes. */
 static int grow(void *array, size_t count, size_t *room, size_t size, struct img_error *err)
@@ -135,11 +135,13 @@ int copy_piece_read(const struct copy_job *j, struct copy_piece *p, struct img_e
 
 /* ---- dividing ------------------------------------------------------------------------------ */
 
-/* What is looked at at once for zeroes: whole units, no smaller than what a host leaves out. */
+/* What is looked at at once for zeroes: a power of two, as qemu-img has it, and whole units. */
 static uint64_t zero_block(const struct copy_job *j)
 {
-    uint64_t block = j->sparse < HOST_BLOCK ? SECTOR : HOST_BLOCK;
-    return max_u64(block, j->target->unit);
+    uint64_t power = j->sparse;
+    while (power & (power - 1))
+        power &= power - 1;
+    return max_u64(min_u64(power, COPY_PIECE), j->target->unit);
 }
 
 static int add_data(struct copy_piece *p, size_t from, size_t to, struct img_error *err)
@@ -179,7 +181,7 @@ static int divide_plain(const struct copy_job *j, struct copy_piece *p, struct i
         bool zero = zero_all(p->buf + at, n);
         if (n == block)
             n = zero_run(p->buf + at, length - at, block, &zero);
-        if (zero && (n >= j->sparse || !at || at + n == length)) {
+        if (zero && (n >= min_u64(j->sparse, COPY_PIECE) || !at || at + n == length)) {
             ret = add_data(p, from, at, err);
             if (!ret)
                 ret = add_zero(j, p, at, at + n, err);
