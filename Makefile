@@ -254,11 +254,13 @@ crash: ## Power failures at 10,000 instants a command (CRASH_STATES), and QEMU's
 	$(SUBMAKE) all $(CRASH_BIN)
 	@CRASH_STATES=$(or $(CRASH_STATES),10000) $(CRASH) --qemu-rows
 
-nightly: ## Random runs at length: 2,000 sequences of guest writes (SEQUENCES)
+nightly: ## Random runs at length: 2,000 sequences of guest writes (SEQUENCES), 1,500 chains (CHAINS)
 	$(DEPS) build test
 	$(SUBMAKE) all test-programs
-	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && TMPDIR=$$tmp \
-	    SEQUENCES=$(or $(SEQUENCES),2000) $(TEST_ENV) tests/interop/test_random_writes
+	@tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && export TMPDIR=$$tmp && \
+	    SEQUENCES=$(or $(SEQUENCES),2000) $(TEST_ENV) tests/interop/test_random_writes && \
+	    CHAINS=$(or $(CHAINS),1500) $(TEST_ENV) tests/interop/test_chains && \
+	    CHAIN_STATES=10000 $(TEST_ENV) tests/crash/test_chains
 
 crash-mutants: ## Each flush left out, in the runs and in the sources: the crash tests must find it
 	$(DEPS) build test
