@@ -8,6 +8,7 @@
 #   BUILD=dir           where build products go (default: build)
 #   CFLAGS, CPPFLAGS, LDFLAGS   added to the project's own flags (CFLAGS default: -O2 -g)
 #   WITH_LIBDEFLATE=no  inflate and deflate with zlib alone, even where libdeflate is installed
+#   WITH_LIBGUESTFS=no  no imgtool-mount (imgtool mount, ls, cat, ...)
 #   WITH_LIBBLKID=no    no search for file systems, even where libblkid and libseccomp are there
 #   CI=true             warnings are errors, a skipped test is a failure
 #   TESTS="pattern"     run only the tests whose name matches (make check and its siblings)
@@ -18,6 +19,7 @@ SOVERSION = 0
 
 BUILD  ?= build
 PREFIX ?= /usr/local
+LIBEXECDIR = $(PREFIX)/libexec/imgtool
 JOBS   ?= $(shell nproc)
 ifeq ($(origin CC),default)
 CC = gcc
@@ -41,6 +43,7 @@ SUBMAKE = @$(MAKE) --no-print-directory \
 
 LIB_SRC   := $(sort $(wildcard lib/*.c lib/ops/*.c formats/*.c formats/*/*.c))
 TOOL_SRC  := $(sort $(wildcard tools/*.c))
+MOUNT_SRC := $(sort $(wildcard tools/mount/*.c))
 UNIT_ALL  := $(sort $(wildcard tests/unit/*.c))
 UNIT_SRC  := $(filter tests/unit/test_%,$(UNIT_ALL))
 UNIT_HELP := $(filter-out $(UNIT_SRC),$(UNIT_ALL))
@@ -52,6 +55,7 @@ FUZZ_SRC  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 obj = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIB_OBJ  := $(call obj,$(LIB_SRC))
 TOOL_OBJ := $(call obj,$(TOOL_SRC))
+MOUNT_OBJ := $(call obj,$(MOUNT_SRC) $(filter-out tools/imgtool.c tools/cmd_%,$(TOOL_SRC)))
 
 UNIT_BIN   := $(patsubst %.c,$(BUILD)/%,$(UNIT_SRC))
 HELPER_BIN := $(patsubst %.c,$(BUILD)/%,$(HELPER_SRC))
@@ -93,6 +97,18 @@ $(error WITH_LIBBLKID=yes, but blkid/blkid.h or seccomp.h is not installed)
 endif
 endif
 
+# imgtool-mount is built where libguestfs is installed.
+WITH_LIBGUESTFS ?= auto
+ifneq ($(WITH_LIBGUESTFS),no)
+FOUND := $(shell echo '#include <guestfs.h>' | \
+           $(CC) $(CPPFLAGS) -E -x c - >/dev/null 2>&1 && echo yes)
+ifeq ($(FOUND),yes)
+MOUNT = $(BUILD)/imgtool-mount
+else ifeq ($(WITH_LIBGUESTFS),yes)
+$(error WITH_LIBGUESTFS=yes, but guestfs.h is not installed)
+endif
+endif
+
 # SAN=address, SAN=undefined: set by the targets asan, ubsan and fuzz. COVERAGE=1: by coverage.
 SAN_FLAGS = $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer) \
             $(if $(COVERAGE),--coverage)
@@ -102,7 +118,7 @@ LINK       = $(CC) $(CFLAGS) $(SAN_FLAGS) $(LDFLAGS)
 
 # ---- the build ----------------------------------------------------------------------------------
 
-all: $(BUILD)/imgtool $(BUILD)/libimgtool.a $(BUILD)/libimgtool.so
+all: $(BUILD)/imgtool $(BUILD)/libimgtool.a $(BUILD)/libimgtool.so $(MOUNT)
 
 $(BUILD)/libimgtool.a: $(LIB_OBJ) $(BUILD)/sources
 	$(call say,AR,$@)
@@ -120,6 +136,11 @@ $(BUILD)/imgtool: $(TOOL_OBJ) $(BUILD)/libimgtool.a $(BUILD)/sources
 	$(call say,LD,$@)
 	$(Q)$(LINK) -o $@ $(TOOL_OBJ) $(BUILD)/libimgtool.a $(LIBS)
 
+# What imgtool runs for the commands that need libguestfs: the one program that is linked with it.
+$(BUILD)/imgtool-mount: $(MOUNT_OBJ) $(BUILD)/libimgtool.a $(BUILD)/sources
+	$(call say,LD,$@)
+	$(Q)$(LINK) -o $@ $(MOUNT_OBJ) $(BUILD)/libimgtool.a -lguestfs $(LIBS)
+
 # One compile rule; INCLUDE says what each room may see.
 $(BUILD)/obj/lib/%.o $(BUILD)/obj/formats/%.o: INCLUDE = -I.
 $(BUILD)/obj/tools/%.o: INCLUDE = -Ilib
@@ -135,12 +156,12 @@ TEST_OBJ := $(call obj,$(UNIT_ALL) $(HELPER_SRC) $(CRASH_SRC) $(FUZZ_SRC) \
                        tests/fuzz/replay_main.c)
 .SECONDARY: $(TEST_OBJ)
 
--include $(patsubst %.o,%.d,$(LIB_OBJ) $(TOOL_OBJ) $(TEST_OBJ))
+-include $(patsubst %.o,%.d,$(LIB_OBJ) $(TOOL_OBJ) $(MOUNT_OBJ) $(TEST_OBJ))
 
 # Two notes that change only when their text does: the flags (new flags: compile all again) and
 # the lists of sources (one removed: link again).
 $(BUILD)/flags: export NOW = $(CC) $(BASE_FLAGS) $(LDFLAGS) $(LIBS)
-$(BUILD)/sources: export NOW = $(LIB_SRC) $(TOOL_SRC) $(UNIT_HELP) $(CRASH_SRC)
+$(BUILD)/sources: export NOW = $(LIB_SRC) $(TOOL_SRC) $(MOUNT_SRC) $(UNIT_HELP) $(CRASH_SRC)
 $(BUILD)/flags $(BUILD)/sources: FORCE
 	@mkdir -p $(@D); echo "$$NOW" | cmp -s - $@ || echo "$$NOW" >$@
 
@@ -200,7 +221,14 @@ TEST_ENV = BUILD='$(abspath $(BUILD))' SRCDIR='$(CURDIR)' CC='$(CC)' JOBS='$(JOB
            TESTS='$(TESTS)' IMGTOOL='$(abspath $(BUILD))/imgtool' \
            BUILD_FLAGS='$(strip $(SAN_FLAGS))' WITH_LIBDEFLATE='$(WITH_LIBDEFLATE)'
 
-run-tests: all test-programs
+# Guests' disks take long to make: meanwhile the rest is compiled.
+GUEST_TESTS = $(if $(MOUNT),$(if $(TESTS),$(findstring guest/,$(TESTS)),yes))
+
+guest-disks:
+	@$(TEST_ENV) python3 tests/guest/disks.py >/dev/null
+.PHONY: guest-disks
+
+run-tests: all test-programs $(if $(GUEST_TESTS),guest-disks)
 	@$(TEST_ENV) tests/run $(RUN_ARGS)
 .PHONY: run-tests
 
@@ -262,6 +290,11 @@ nightly: ## Random runs at length: 2,000 sequences of guest writes (SEQUENCES), 
 	    CHAINS=$(or $(CHAINS),1500) $(TEST_ENV) tests/interop/test_chains && \
 	    CHAIN_STATES=10000 $(TEST_ENV) tests/crash/test_chains
 
+guest: ## Guests' files at length: 50 mounts in a row (CYCLES), every disk in every form
+	$(DEPS) build test guest
+	$(SUBMAKE) all test-programs guest-disks
+	@CYCLES=$(or $(CYCLES),50) $(TEST_ENV) tests/guest/test_mount -v Long
+
 crash-mutants: ## Each flush left out, in the runs and in the sources: the crash tests must find it
 	$(DEPS) build test
 	$(SUBMAKE) all $(CRASH_BIN)
@@ -271,7 +304,7 @@ crash-mutants: ## Each flush left out, in the runs and in the sources: the crash
 law: all ## Check the dependency law alone
 	@$(TEST_ENV) tests/law
 
-.PHONY: crash crash-mutants nightly deps demo check asan ubsan valgrind coverage fuzz bench law
+.PHONY: crash crash-mutants guest nightly deps demo check asan ubsan valgrind coverage fuzz bench law
 
 # libFuzzer brings its own main; the programs land beside their corpus in build/fuzz.
 fuzz-programs: $(FUZZ_BIN)
@@ -307,6 +340,7 @@ install: all ## Install under PREFIX=/usr/local (DESTDIR is honoured)
 # The copying alone, for the test of it.
 install-files:
 	install -D -m 755 $(BUILD)/imgtool $(DESTDIR)$(BINDIR)/imgtool
+	$(if $(MOUNT),install -D -m 755 $(MOUNT) $(DESTDIR)$(LIBEXECDIR)/imgtool-mount)
 	install -D -m 644 lib/imgtool.h $(DESTDIR)$(INCLUDEDIR)/imgtool.h
 	install -D -m 644 $(BUILD)/libimgtool.a $(DESTDIR)$(LIBDIR)/libimgtool.a
 	install -D -m 644 $(BUILD)/libimgtool.so $(DESTDIR)$(LIBDIR)/libimgtool.so.$(VERSION)
@@ -322,7 +356,7 @@ install-files:
 	$(if $(COMPLETION),install -D -m 644 -t $(DESTDIR)$(COMPDIR) $(COMPLETION))
 
 uninstall: ## Remove what install put there
-	rm -f $(addprefix $(DESTDIR),$(BINDIR)/imgtool $(INCLUDEDIR)/imgtool.h \
+	rm -f $(addprefix $(DESTDIR),$(BINDIR)/imgtool $(LIBEXECDIR)/imgtool-mount $(INCLUDEDIR)/imgtool.h \
 	    $(LIBDIR)/libimgtool.a $(addprefix $(LIBDIR)/libimgtool.so,.$(VERSION) .$(SOVERSION)) \
 	    $(LIBDIR)/libimgtool.so $(LIBDIR)/pkgconfig/imgtool.pc \
 	    $(addprefix $(MANDIR)/man1/,$(notdir $(MAN_PAGES))) \

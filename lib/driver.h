@@ -201,6 +201,8 @@ struct resize_request {
     void *opaque;
 };
 
+enum { SNAPSHOT_HEAD = 512 };
+
 struct driver {
     const char *name;
     bool plain; /* the file is the disk: there is no metadata that a writer could change under a
@@ -216,6 +218,8 @@ struct driver {
      * was mapped. May be NULL. */
     int (*select_snapshot)(struct layer *l, const struct img_open_options *options,
                            struct img_error *err);
+    /* The first bytes of the file as they would be were that snapshot the disk. May be NULL. */
+    int (*snapshot_head)(struct layer *l, uint8_t head[SNAPSHOT_HEAD], struct img_error *err);
     /*
      * The extent at OFF, at most MAX bytes long, which do not cross the layer's size. As long as it
      * can be. Safe from several threads at once, as are all calls below.

@@ -407,7 +407,7 @@ struct img_volume {
     char *table, *table_id; /* "dos", "gpt", "sun", ...; libblkid's words */
     /* a partition's entry in it: */
     char *part_type; /* "0x83", or a GUID */
-    char *part_uuid, *part_label;
+    char *part_uuid, *part_label; /* the first also of a logical volume: LVM's own */
     uint64_t part_flags;
     /* what is inside: */
     enum img_content content;
@@ -1187,6 +1187,17 @@ IMG_API int img_snapshot_create(struct img *img, const char *name, struct img_er
  * dirty bitmaps.
  */
 IMG_API int img_snapshot_apply(struct img *img, const char *id_or_name, struct img_error *err);
+
+/*
+ * Makes the snapshot that IMG was opened to read (img_open_options.snapshot) into a qcow2 image
+ * that QEMU and its like can open, which know no internal snapshots: VIEW, which needs a second new
+ * file, BYTES. Both names are absolute; both files are small, and copy nothing. They are good for
+ * reading, as long as the image stays as it is. The library itself does not open VIEW.
+ *
+ * Errors: -ENOTSUP for a format without snapshots, -EINVAL when the names are too long.
+ */
+IMG_API int img_view_snapshot(struct img *img, const char *bytes, const char *view,
+                              struct img_error *err);
 
 /* Deletes the first snapshot of this name. -ENOENT when there is none. */
 IMG_API int img_snapshot_delete(struct img *img, const char *name, struct img_error *err);

@@ -127,6 +127,8 @@ static void print_volume(struct json *j, const struct img_filesystems *f,
     }
     if (v->kind == IMG_VOLUME_PARTITION)
         print_partition(j, v);
+    if (v->kind == IMG_VOLUME_LOGICAL)
+        json_text(j, "lvm-uuid", v->part_uuid);
     if (v->kind != IMG_VOLUME_GROUP)
         json_string(j, "content", img_content_name(v->content));
     json_text(j, "type", v->type);

@@ -16,6 +16,7 @@ int cmd_compare(struct tool *tool, int argc, char **argv);
 int cmd_create(struct tool *tool, int argc, char **argv);
 int cmd_filesystems(struct tool *tool, int argc, char **argv);
 int cmd_dd(struct tool *tool, int argc, char **argv);
+int cmd_guest(struct tool *tool, int argc, char **argv);
 int cmd_info(struct tool *tool, int argc, char **argv);
 int cmd_undo(struct tool *tool, int argc, char **argv);
 int cmd_map(struct tool *tool, int argc, char **argv);

@@ -1,6 +1,7 @@
 /* The command table, and finding the command that is wanted. */
 #include "commands.h"
 #include "progress.h"
+#include "mount/table.h"
 #include "tool.h"
 
 #include <stdio.h>
@@ -330,7 +331,10 @@ const struct command commands[] = {
      "\nExit codes: 0 done (--dependents: nobody needs FILE), 1 something could not be read,\n"
      "5 somebody needs FILE\n",
      cmd_tree},
-    {NULL, NULL, NULL, NULL},
+#define ENTRY(name, function, summary, usage) {name, summary, usage, cmd_guest},
+    GUEST_COMMANDS(ENTRY)
+#undef ENTRY
+        {NULL, NULL, NULL, NULL},
 };
 
 static int print_version(const struct tool *tool)

@@ -117,7 +117,7 @@ void tool_change_options(struct tool *tool, struct img_open_options *options)
     interrupt_watch();
 }
 
-static void print_help(const struct tool *tool)
+void tool_help(const struct tool *tool)
 {
     for (const struct command *c = commands; c->name; c++)
         if (!strcmp(c->name, tool->command))
@@ -137,7 +137,7 @@ int tool_getopt(struct tool *tool, int argc, char **argv, const char *short_opti
         return TOOL_STOP;
     }
     if (c == 'h') {
-        print_help(tool);
+        tool_help(tool);
         *exit_code = 0;
         return TOOL_STOP;
     }

@@ -45,6 +45,9 @@ void tool_open_options(struct tool *tool, struct img_open_options *options);
  * cleanly, and the command has to end with interrupt_die (interrupt.h). */
 void tool_change_options(struct tool *tool, struct img_open_options *options);
 
+/* Prints the command's help. */
+void tool_help(const struct tool *tool);
+
 /*
  * getopt_long in qemu-img's voice: unknown options end in a pointer to --help, -h prints it.
  * Returns -1 at the end of the options, TOOL_STOP when the command is over (*EXIT_CODE then says

@@ -322,6 +322,7 @@ const struct driver qcow2_driver = {
     .open = qcow2_open,
     .close = qcow2_close,
     .select_snapshot = qcow2_select_snapshot,
+    .snapshot_head = qcow2_snapshot_head,
     .map = qcow2_map,
     .read_compressed = qcow2_read_compressed,
     .data_has_holes = qcow2_data_has_holes,

@@ -97,6 +97,9 @@ struct qcow2 {
     struct write_log *log;       /* what was written, for the bitmaps; NULL: none records it */
 };
 
+/* snapshot_view.c */
+int qcow2_snapshot_head(struct layer *l, uint8_t head[SNAPSHOT_HEAD], struct img_error *err);
+
 /* qcow2.c */
 /* Reads all metadata again, after a transaction. When that fails, the handle is good for nothing.
  */

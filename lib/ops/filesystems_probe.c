@@ -2,31 +2,21 @@
 #ifdef HAVE_BLKID
 
 #include "lib/checked.h"
-#include "lib/ops/filesystems.h"
+#include "lib/ops/filesystems_search.h"
 
 #include <blkid/blkid.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
-struct search {
-    struct probe_report *report;
-    int fd;
-    uint64_t size;
-    unsigned sector_size;
-};
-
-static void put_text(char *field, size_t room, const char *text)
+void probe_put(char *field, size_t room, const char *text)
 {
     if (text)
         snprintf(field, room, "%s", text);
 }
 
-#define PUT(record, field, text) put_text((record)->field, sizeof(record)->field, (text))
-
-/* Without room there is none, and the report says so. */
-static struct probe_record *add_record(struct search *s, enum img_volume_kind kind, uint32_t parent,
-                                       uint64_t start, uint64_t size)
+struct probe_record *probe_add(struct search *s, enum img_volume_kind kind, uint32_t parent,
+                               uint64_t start, uint64_t size)
 {
     struct probe_report *report = s->report;
     if (report->count == PROBE_RECORDS_MAX) {
@@ -78,10 +68,10 @@ static enum img_content classify(const char *usage, const char *type)
     return IMG_CONTENT_OTHER;
 }
 
-/* What is in R's range: a file system, swap space, a part of something larger. */
-static void look_inside(struct search *s, struct probe_record *r)
+/* A file system, swap space, a part of something larger. */
+void probe_inside(struct search *s, struct probe_record *r, uint64_t size)
 {
-    blkid_probe pr = open_range(s, r->start, r->size);
+    blkid_probe pr = open_range(s, r->start, size);
     if (!pr)
         return;
     blkid_probe_enable_superblocks(pr, 1);
@@ -118,8 +108,8 @@ static void add_partition(struct search *s, blkid_partition par)
     if (first < 0 || length <= 0 || __builtin_mul_overflow((uint64_t)first, 512, &start) ||
         __builtin_mul_overflow((uint64_t)length, 512, &size) || start >= s->size)
         return;
-    struct probe_record *r = add_record(s, IMG_VOLUME_PARTITION, 0, start,
-                                        min_u64(size, s->size - start));
+    struct probe_record *r = probe_add(s, IMG_VOLUME_PARTITION, 0, start,
+                                       min_u64(size, s->size - start));
     if (!r)
         return;
     r->number = (uint32_t)blkid_partition_get_partno(par);
@@ -157,20 +147,23 @@ static uint32_t look(struct search *s, unsigned sector_size)
     struct probe_report *report = s->report;
     report->count = report->cut = report->starved = 0;
     report->sector_size = s->sector_size = sector_size;
-    struct probe_record *disk = add_record(s, IMG_VOLUME_DISK, 0, 0, s->size);
+    struct probe_record *disk = probe_add(s, IMG_VOLUME_DISK, 0, 0, s->size);
     blkid_probe pr = open_range(s, 0, s->size);
     if (!pr)
         return 0;
     find_partitions(s, pr);
     blkid_free_probe(pr);
-    look_inside(s, disk);
-    uint32_t known = 0;
-    for (uint32_t i = 1; i < report->count; i++) {
+    probe_inside(s, disk, disk->size);
+    uint32_t known = 0, count = report->count;
+    for (uint32_t i = 1; i < count; i++) {
         struct probe_record *r = &report->records[i];
         if (!is_extended(r))
-            look_inside(s, r);
+            probe_inside(s, r, r->size);
         known += r->content != IMG_CONTENT_UNKNOWN;
     }
+    for (uint32_t i = 0; i < count; i++)
+        if (!strcmp(report->records[i].type, "LVM2_member"))
+            probe_lvm(s, i);
     return known;
 }
 
