@@ -43,7 +43,8 @@ int head_change_look(const struct head_change *c, struct file *f, bool *old, boo
     return 0;
 }
 
-/* Writes the sectors of [FROM, END) in which TO differs from NOW, and flushes if there were any. */
+/* Writes the sectors of [FROM, END) in which TO differs from NOW. Those that do not may have been
+ * written by a program that was killed: what it wrote is brought to disk, too. */
 static int write_difference(struct file *f, uint8_t *now, const uint8_t *to, size_t from,
                             size_t end, struct img_error *err)
 {

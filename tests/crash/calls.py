@@ -91,9 +91,9 @@ class Log:
             open_ = [k for k in open_ if k not in sure]
         return sure, open_
 
-    def choices(self):
-        """Sets of calls that landed."""
-        for count in range(len(self.calls) + 1):
+    def choices(self, ended):
+        """Sets of calls that landed, with the power failing after any of them or, ENDED, after all."""
+        for count in range(len(self.calls) if ended else 0, len(self.calls) + 1):
             sure, open_ = self.durable(count)
             # sectors of a file without a name do not matter
             named = {self.calls[k][1] for k in open_ if self.calls[k][0] == "name"}
@@ -130,9 +130,9 @@ class Log:
                 files.pop(call[1], None)
         return {name: bytes(data) for name, data in files.items()}
 
-    def states(self, start):
+    def states(self, start, ended=False):
         seen = set()
-        for landed in self.choices():
+        for landed in self.choices(ended):
             files = self.state(start, landed)
             key = hashlib.sha256(repr(sorted((n, hashlib.sha256(d).digest()) for n, d in files.items())).encode())
             if key.digest() not in seen:
