@@ -1,7 +1,8 @@
 /*
- * A host file: the bytes that an image lies in. Backends: file_posix.c (files and block devices)
- * and file_mem.c (tests, fuzzers). All calls are safe from several threads at once. Every byte that
- * imgtool writes goes through these ops, so that a test can put a backend of its own underneath.
+ * A host file: the bytes that an image lies in. Backends: file_posix.c (files and block devices),
+ * file_mem.c (tests, fuzzers) and file_null.c (no bytes at all). All calls are safe from several
+ * threads at once. Every byte that imgtool writes goes through these ops, so that a test can put a
+ * backend of its own underneath.
  */
 #ifndef LIB_FILE_H
 #define LIB_FILE_H
@@ -95,6 +96,9 @@ int file_open_posix(struct file **out, const char *path, bool writable, struct i
 /* A file in memory; DATA is borrowed. */
 int file_open_memory(struct file **out, const char *name, const void *data, size_t size,
                      struct img_error *err);
+
+/* SIZE bytes that are not there: they read as zeroes, and what is written to them is gone. */
+int file_open_null(struct file **out, const char *name, uint64_t size, struct img_error *err);
 
 /* Takes FD over when it succeeds: a regular file or a device. PATH is its name. */
 int file_adopt_posix(struct file **out, const char *path, int fd, struct img_error *err);

@@ -113,7 +113,8 @@ int layer_open(struct layer **out, const struct image_ref *ref,
     l->data_file_given = ref->data_file != NULL;
     l->cut_off = ref->no_backing;
     l->cache_bytes = LAYER_CACHE_MAX;
-    int ret = file_open_posix(&l->file, ref->path, flags & IMG_OPEN_WRITE, err);
+    int ret = ref->null ? file_open_null(&l->file, ref->path, ref->null_size, err)
+                        : file_open_posix(&l->file, ref->path, flags & IMG_OPEN_WRITE, err);
     if (!ret)
         ret = start_driver(l, ref->format, flags, is_backing, probed, err);
     if (!ret && ref->data_file && !l->external_data)

@@ -3,8 +3,8 @@
  *
  * JSON and option lists are first flattened to dotted keys ("file.filename"), as QEMU does. What
  * the keys may say is narrow on purpose: a name inside an image is written by whoever made the
- * image, so only files of this host can be reached (no network, no other drivers), and unknown keys
- * are errors.
+ * image, so only files of this host can be reached (no network, no other drivers but the null
+ * device), and unknown keys are errors.
  */
 #include "lib/ref.h"
 #include "lib/driver.h"
@@ -85,6 +85,45 @@ static bool is_host_driver(const char *name)
 {
     return !strcmp(name, "file") || !strcmp(name, "host_device");
 }
+
+/* ---- the null device: the same with QEMU's two names ---- */
+
+#define NULL_SIZE (1ull << 30) /* QEMU's own choice */
+
+static const char null_name[] = "null-co://";
+
+static bool is_null_driver(const char *name)
+{
+    return name && (!strcmp(name, "null-co") || !strcmp(name, "null-aio"));
+}
+
+static int set_null(struct image_ref *out, struct img_error *err)
+{
+    out->null = true;
+    out->null_size = NULL_SIZE;
+    return set_string(&out->path, null_name, err);
+}
+
+/* It always reads as zeroes, whether that was asked for or not. */
+static int set_null_option(struct image_ref *out, const char *key, const char *value,
+                           struct img_error *err)
+{
+    bool zeroes;
+    uint64_t latency;
+    if (!value)
+        return img_fail(err, EINVAL, "Option '%s' cannot be null", key);
+    if (!strcmp(key, "size"))
+        return set_size(&out->null_size, key, value, err);
+    if (!strcmp(key, "read-zeroes"))
+        return set_bool(&zeroes, key, value, err);
+    if (!strcmp(key, "latency-ns"))
+        return set_size(&latency, key, value, err);
+    if (!strcmp(key, "driver") || is_ignored(key))
+        return 0;
+    return img_fail(err, EINVAL, "Block protocol 'null-co' doesn't support the option '%s'", key);
+}
+
+/* ---- options ---- */
 
 static int ref_from_options(struct image_ref *out, const struct flat_options *o,
                             struct img_error *err);
@@ -172,12 +211,23 @@ static int ref_from_options(struct image_ref *out, const struct flat_options *o,
     *out = (struct image_ref){.raw_size = UINT64_MAX};
     const char *driver = flat_options_get(o, "driver");
     const char *host_driver = flat_options_get(o, "file.driver");
-    if (host_driver && !is_host_driver(host_driver))
+    const char *null = is_null_driver(driver)        ? ""
+                       : is_null_driver(host_driver) ? "file."
+                                                     : NULL; /* where its options are */
+    size_t prefix = null ? strlen(null) : 0;
+    if (null)
+        ret = set_null(out, err);
+    else if (host_driver && !is_host_driver(host_driver))
         ret = set_option(out, o, "file.driver", host_driver, err);
-    if (!ret && driver)
+    if (!ret && null && !prefix)
+        ret = set_string(&out->format, "raw", err);
+    else if (!ret && driver)
         ret = set_option(out, o, "driver", driver, err);
-    for (size_t i = 0; i < o->count && !ret; i++)
-        ret = set_option(out, o, o->items[i].key, o->items[i].value, err);
+    for (size_t i = 0; i < o->count && !ret; i++) {
+        const char *key = o->items[i].key, *value = o->items[i].value;
+        ret = null && !strncmp(key, null, prefix) ? set_null_option(out, key + prefix, value, err)
+                                                  : set_option(out, o, key, value, err);
+    }
     if (!ret && !out->path)
         ret = driver ? img_fail(err, EINVAL, "A block device must be specified for \"file\"")
                      : img_fail(err, EINVAL, "Must specify either driver or file");
@@ -201,6 +251,11 @@ int ref_parse(struct image_ref *out, const char *name, struct img_error *err)
         flat_options_clear(&o);
         return ret;
     }
+    if (!strncmp(name, "null-co:", 8) || !strncmp(name, "null-aio:", 9))
+        return strcmp(strchr(name, ':'), "://") != 0
+                   ? img_fail(err, EINVAL, "The only allowed filename for this driver is '%.*s://'",
+                              (int)strcspn(name, ":"), name)
+                   : set_null(out, err);
     size_t colon = strcspn(name, ":/"); /* "nbd:host:port": a colon before any slash */
     bool local = !strncmp(name, "file:", 5) || !strncmp(name, "host_device:", 12);
     if (name[colon] == ':' && !local)
@@ -273,6 +328,12 @@ void ref_clear(struct image_ref *ref)
 
 char *ref_display_name(const struct image_ref *ref)
 {
+    char *null = NULL;
+    if (ref->null && ref->null_size != NULL_SIZE)
+        return asprintf(&null, "json:{\"driver\": \"null-co\", \"size\": %" PRIu64 "}",
+                        ref->null_size) < 0
+                   ? NULL
+                   : null;
     if (!ref->raw_offset && ref->raw_size == UINT64_MAX)
         return strdup(ref->path);
     char *path = flat_json_string(ref->path), *out = NULL;

@@ -1,6 +1,6 @@
 /*
- * What a name refers to: a path, "file:PATH", "json:{...}", or a list of options. All end in the
- * same flat list of dotted keys, which is read in one place.
+ * What a name refers to: a path, "file:PATH", "null-co://", "json:{...}", or a list of options. All
+ * end in the same flat list of dotted keys, which is read in one place.
  */
 #ifndef LIB_REF_H
 #define LIB_REF_H
@@ -8,8 +8,10 @@
 #include "lib/error.h"
 
 struct image_ref {
-    char *format;                  /* NULL: not stated */
-    char *path;                    /* on this host */
+    char *format; /* NULL: not stated */
+    char *path;   /* on this host; for the null device, its name */
+    bool null;    /* QEMU's null-co: no file, NULL_SIZE bytes of zeroes */
+    uint64_t null_size;
     uint64_t raw_offset, raw_size; /* a raw image's window; UINT64_MAX: to the end */
     char *data_file;               /* an external data file's path, instead of the stored one */
     bool direct;               /* without the host's cache: only whole sectors can be asked for */

@@ -60,7 +60,10 @@ int commit_find_base(struct commit *c, struct img_error *err)
     if (!found)
         return img_fail(err, EINVAL, "Did not find '%s' in the backing chain of '%s'", name,
                         img->layers[0]->filename);
-    const struct file_identity *id = &img->layers[c->into]->file->id;
+    const struct file *file = img->layers[c->into]->file;
+    if (!strcmp(file->ops->protocol, "null-co"))
+        return img_fail(err, ENOTSUP, "'%s' keeps nothing that is written to it", file->name);
+    const struct file_identity *id = &file->id;
     for (unsigned i = 0; i < img->depth; i++) {
         const struct file_identity *other = &img->layers[i]->file->id;
         if (i != c->into && other->device == id->device && other->inode == id->inode)

@@ -365,6 +365,11 @@ static int backing_name(const struct relocation_map *m, const struct layer *l, c
     img_error_clear(&why);
     if (ret < 0) /* another protocol: no file of this host */
         return ret == -ENOMEM ? img_fail_nomem(err) : 0;
+    if (ref.null) {
+        ref_clear(&ref);
+        free(full);
+        return 0;
+    }
     size_t colon = strcspn(now, ":/");
     bool has_prefix = now[colon] == ':';
     char prefix[16] = "";

@@ -115,6 +115,10 @@ static int target_of(struct tree *t, const struct image_ref *ref, size_t *number
     *place = 0;
     struct img_error why = IMG_ERROR_INIT;
     struct stat st;
+    if (ref->null) {
+        img_error_set(&why, ENOTSUP, "'%s' is no file", ref->path);
+        return nowhere(t, ref->path, false, &why, number, err);
+    }
     if (stat(ref->path, &st) < 0) {
         bool missing = errno == ENOENT || errno == ENOTDIR;
         img_fail_errno(&why, errno, "Could not open '%s'", ref->path);

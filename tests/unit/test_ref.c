@@ -112,6 +112,7 @@ static void nonsense(void **state)
         {"FILE:a", ENOTSUP, "Unknown protocol 'FILE'"},
         {"filex:a", ENOTSUP, "Unknown protocol 'filex'"},
         {":a", ENOTSUP, "Unknown protocol ''"},
+        {"null-co:a", EINVAL, "The only allowed filename for this driver is 'null-co://'"},
         {"json:", EINVAL, JSON "premature EOI"},
         {"json:{", EINVAL, JSON "premature EOI"},
         {"json:{\"driver\":\"raw\"", EINVAL, JSON "premature EOI"},
@@ -159,6 +160,23 @@ static void nonsense(void **state)
     }
 }
 
+static void null_device(void **state)
+{
+    (void)state;
+    struct img_error err = IMG_ERROR_INIT;
+    struct image_ref ref;
+    assert_int_equal(ref_parse(&ref, "null-co://", &err), 0);
+    assert_true(ref.null);
+    assert_int_equal(ref.null_size, 1 << 30);
+    assert_null(ref.format);
+    ref_clear(&ref);
+    assert_int_equal(ref_parse(&ref, "json:{\"driver\":\"null-co\",\"size\":65536}", &err), 0);
+    assert_true(ref.null);
+    assert_int_equal(ref.null_size, 65536);
+    assert_string_equal(ref.format, "raw");
+    ref_clear(&ref);
+}
+
 static void option_lists(void **state)
 {
     (void)state;
@@ -182,6 +200,13 @@ static void option_lists(void **state)
          "Block format 'qcow2' does not support the option 'bogus'"},
         {"driver=raw,file.filename=a,size=1,offset=k", NULL, NULL,
          "Parameter 'offset' expects a size, not 'k'"},
+        {"driver=null-co,size=1M,read-zeroes=on", "raw", "null-co://", NULL},
+        {"driver=qcow2,file.driver=null-aio,file.size=1M", "qcow2", "null-co://", NULL},
+        {"driver=null-co,size=x", NULL, NULL, "Parameter 'size' expects a size, not 'x'"},
+        {"driver=null-co,read-zeroes=2", NULL, NULL,
+         "Parameter 'read-zeroes' expects 'on' or 'off'"},
+        {"driver=null-co,filename=a", NULL, NULL,
+         "Block protocol 'null-co' doesn't support the option 'filename'"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct img_error err = IMG_ERROR_INIT;
@@ -241,9 +266,9 @@ static void json_strings(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(paths),   cmocka_unit_test(json),         cmocka_unit_test(raw_windows),
-        cmocka_unit_test(backing), cmocka_unit_test(nonsense),     cmocka_unit_test(option_lists),
-        cmocka_unit_test(limits),  cmocka_unit_test(json_strings),
+        cmocka_unit_test(paths),        cmocka_unit_test(json),     cmocka_unit_test(raw_windows),
+        cmocka_unit_test(backing),      cmocka_unit_test(nonsense), cmocka_unit_test(null_device),
+        cmocka_unit_test(option_lists), cmocka_unit_test(limits),   cmocka_unit_test(json_strings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
