@@ -351,6 +351,18 @@ static int place_one(struct refcounts *r, uint64_t index, bool *moved, struct im
     return ret;
 }
 
+/* A block that has its place may have become empty since, as others gave up theirs. */
+static int give_up_place(struct refcounts *r, uint64_t index, bool *given, struct img_error *err)
+{
+    struct refblock *b = r->blocks[index];
+    uint64_t place = b->place;
+    if (!place || !is_empty(r, b))
+        return 0;
+    *given = true;
+    b->place = 0;
+    return refcounts_add(r, place >> r->q->geometry.cluster_bits, 1, -1, err);
+}
+
 int refcounts_place(struct refcounts *r, struct img_error *err)
 {
     int ret = 0;
@@ -358,6 +370,11 @@ int refcounts_place(struct refcounts *r, struct img_error *err)
         moved = false;
         for (uint64_t i = 0; i < r->changed_count && !ret; i++) /* the list may grow meanwhile */
             ret = place_one(r, r->changed[i], &moved, err);
+    }
+    for (bool given = true; given && !ret;) { /* and one given up can empty another */
+        given = false;
+        for (uint64_t i = 0; i < r->changed_count && !ret; i++)
+            ret = give_up_place(r, r->changed[i], &given, err);
     }
     return ret;
 }
