@@ -259,7 +259,12 @@ static int build_start(void *builder, struct file *f, struct file *data_file, bo
     (void)data_file;
     b->file = f;
     b->sequential = sequential;
-    return sequential ? 0 : file_extend(f, 0, b->layout->size, b->layout->preallocation, err);
+    if (sequential)
+        return 0;
+    int ret = file_extend(f, 0, b->layout->size, b->layout->preallocation, err);
+    if (!ret && !f->device && b->layout->preallocation != PREALLOC_FULL)
+        allocate_first_block(f, b->layout->size);
+    return ret;
 }
 
 static int build_data(void *builder, guest_off off, uint64_t len, struct build_place *out,
