@@ -64,6 +64,9 @@ void qcow2_stop_writing(struct qcow2 *q);
 int qcow2_flush(struct layer *l, struct img_error *err);
 int qcow2_settle_layer(struct layer *l, struct img_error *err);
 
+/* The L2 table for GUEST is this disk's alone from now on, if it was not. */
+int qcow2_own_table(struct qcow2 *q, uint64_t guest, struct img_error *err);
+
 /* write_tables.c */
 /* The piece that differs from the file at OFFSET; NULL: there is none. */
 struct pending_piece *qcow2_pending(const struct qcow2 *q, uint64_t offset);

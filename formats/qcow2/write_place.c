@@ -158,7 +158,8 @@ static uint32_t run_of(const struct stretch *s, const struct spot *first, uint32
     return count;
 }
 
-/* The place for a run that moves; *COUNT may become less. */
+/* The place for a run that moves; *COUNT may become less. Its L2 table comes first: it must not lie
+ * in the middle of data that is written in a row. */
 static int find_new(struct qcow2 *q, uint64_t guest, uint32_t *count, uint64_t *place, bool *blank,
                     struct img_error *err)
 {
@@ -170,7 +171,9 @@ static int find_new(struct qcow2 *q, uint64_t guest, uint32_t *count, uint64_t *
         *place = align_down(guest, g->cluster_size);
         return 0;
     }
-    int ret = refcounts_take(&w->refs, *count, &first, &n, err);
+    int ret = qcow2_own_table(q, guest, err);
+    if (!ret)
+        ret = refcounts_take(&w->refs, *count, &first, &n, err);
     if (ret < 0)
         return ret;
     *count = (uint32_t)n;

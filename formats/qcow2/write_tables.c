@@ -192,12 +192,18 @@ int qcow2_entries_view(struct qcow2 *q, uint64_t guest, struct entries_view *out
     return 0;
 }
 
+int qcow2_own_table(struct qcow2 *q, uint64_t guest, struct img_error *err)
+{
+    uint64_t l1_index = guest >> (q->geometry.cluster_bits + q->geometry.l2_bits);
+    return is_private(q, l1_index) ? 0 : make_table(q, l1_index, err);
+}
+
 int qcow2_entries_for_change(struct qcow2 *q, uint64_t guest, struct entries *out,
                              struct img_error *err)
 {
     const struct qcow2_geometry *g = &q->geometry;
     uint64_t l1_index = guest >> (g->cluster_bits + g->l2_bits);
-    int ret = is_private(q, l1_index) ? 0 : make_table(q, l1_index, err);
+    int ret = qcow2_own_table(q, guest, err);
     uint64_t table = l1_entry(q, l1_index) & L1_OFFSET_MASK;
     uint32_t bytes = qcow2_piece_bytes(q), index = l2_index_of(q, guest);
     uint32_t at = index * g->l2_entry_size, in_piece = at & (bytes - 1);
