@@ -251,6 +251,7 @@ static int open_existing(struct conversion *c, struct img_error *err)
     c->to.unit = c->job.compress ? c->existing->layers[0]->cluster_size : 512;
     c->to.says_zero = true;
     c->to.below_size = UINT64_MAX;
+    c->to.below = c->backing ? c->images[0] : NULL; /* it shall read as the source does */
     c->to.zero_is_nothing = g->flags & IMG_CONVERT_TARGET_IS_ZERO;
     return 0;
 }
