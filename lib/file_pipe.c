@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { KEEP_MAX = 40 << 20, SKIP = 64 << 10, TAIL = 5 << 20 };
+enum { KEEP_MAX = 40 << 20, SKIP = 64 << 10, TAIL = 5 << 20, SECTOR = 512 };
 
 struct kept {
     uint64_t start;
@@ -143,6 +143,8 @@ static int64_t pipe_pread(struct file *f, void *buf, size_t len, host_off off)
             int ret = skip_to(p, at);
             int64_t got = ret < 0 ? ret : pull(p, to + done, len - done);
             ret = got > 0 && p->keeping ? keep(p, at, to + done, (size_t)got) : 0;
+            if (!got && !p->keeping && len - done >= SECTOR)
+return -ENODATA; /* cut short: zeroes would pass for data */
             if (got <= 0 || ret < 0)
                 return got < 0 ? got : ret < 0 ? ret : (int64_t)done;
             n = (size_t)got;

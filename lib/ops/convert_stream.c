@@ -48,6 +48,9 @@ int conversion_open_stream(struct conversion *c, const struct img_open_options *
 
 void conversion_explain_stream(const struct conversion *c, int ret, struct img_error *err)
 {
+    if (ret == -ENODATA)
+        img_error_set(err, EIO, "The stream '%s' ends before the data of its image does",
+                      c->given->sources[0]);
     if (ret != -ESPIPE && ret != -EFBIG)
         return;
     img_error_set(
