@@ -144,7 +144,7 @@ static int64_t pipe_pread(struct file *f, void *buf, size_t len, host_off off)
             int64_t got = ret < 0 ? ret : pull(p, to + done, len - done);
             ret = got > 0 && p->keeping ? keep(p, at, to + done, (size_t)got) : 0;
             if (!got && !p->keeping && len - done >= SECTOR)
-return -ENODATA; /* cut short: zeroes would pass for data */
+                return -ENODATA; /* cut short: zeroes would pass for data */
             if (got <= 0 || ret < 0)
                 return got < 0 ? got : ret < 0 ? ret : (int64_t)done;
             n = (size_t)got;

@@ -326,12 +326,13 @@ static int find_entry(struct builder *b, uint64_t cluster, uint8_t **out, struct
 
 /* ---- runs ---- */
 
-/* The subclusters of CLUSTER that lie in [OFF, END), as bits. */
+/* The subclusters of CLUSTER that lie in [OFF, END), as bits; the disk's end may cut the last. */
 static uint64_t subcluster_bits(const struct builder *b, uint64_t cluster, uint64_t off,
                                 uint64_t end)
 {
     uint64_t start = cluster << b->layout->cluster_bits, size = cluster_size(b) / SUBCLUSTERS;
     unsigned from = off > start ? (unsigned)((off - start) / size) : 0;
+    end += end == b->layout->size ? size - 1 : 0;
     unsigned to = (unsigned)(min_u64(end - start, cluster_size(b)) / size);
     return ((1ull << to) - 1) & ~((1ull << from) - 1);
 }
