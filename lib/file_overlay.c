@@ -139,8 +139,9 @@ static int put(struct overlay *o, uint64_t sector, const uint8_t *buf)
     ret = store(o, slot, buf);
     if (ret < 0)
         return ret;
+    bool again = c->slot && sector * SECTOR >= o->old_size;
     o->count += !c->slot;
-    *c = (struct changed){sector, slot, o->stage};
+    *c = (struct changed){sector, slot, again ? c->stage : o->stage};
     o->written = true;
     return 0;
 }

@@ -2,9 +2,11 @@
  * A file as it would be: reads as another one with changes on top, which is not written to.
  *
  * Whoever changes a file in steps that depend on each other can take all of them here, look at what
- * comes of it, and then have it done, or not. What was written last to each sector counts; the
- * order that flushes asked for is kept. Changes are held in memory up to a limit, and beyond that
- * in an unnamed temporary file. Not for several threads at once.
+ * comes of it, and then have it done, or not. What was written last to each sector counts, and it
+ * comes in the stage in which it was written last; but behind the file's old end in that of its
+ * first writing, so that what leads there never leads to less than the last. Changes are held in
+ * memory up to a limit, and beyond that in an unnamed temporary file. Not for several threads at
+ * once.
  */
 #ifndef LIB_FILE_OVERLAY_H
 #define LIB_FILE_OVERLAY_H

@@ -82,7 +82,7 @@ static int plan(struct repair *r)
     struct check *c = r->c;
     cluster_list_sort(&c->beyond);
     r->header.snapshot_count -= (uint32_t)c->snapshots_dropped;
-    r->append = c->report->result->corruptions != 0;
+    r->append |= c->report->result->corruptions != 0;
     r->limit = c->clusters;
     r->most = c->outside_from >> r->q->geometry.cluster_bits;
     r->blocks = c->reftable_entries;
@@ -224,6 +224,8 @@ int repair_round(struct repair_run *run, struct check_report *report, struct img
     struct repair r = {.c = &c, .q = q, .options = run->options, .err = err, .header = q->header};
     int ret = check_run(&c);
     run->changed = false;
+    /* what an earlier round has made free is in use until the header is written, the last of all */
+    r.append = run->overlay != NULL;
     if (!ret && what)
         ret = change(&r, run);
     check_end(&c);

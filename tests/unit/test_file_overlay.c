@@ -154,6 +154,25 @@ static void changes_are_done_in_stages(void **state)
     end(&s);
 }
 
+/* A header that leads behind the old end never leads to what was there for a while only. */
+static void behind_the_old_end_the_last_comes_first(void **state)
+{
+    struct scene s;
+    struct overlay_progress p;
+    (void)state;
+    begin(&s, 1 << 20);
+    put(&s, 41 * SECTOR, SECTOR, 1);
+    assert_int_equal(file_flush(s.overlay, NULL), 0);
+    put(&s, 0, SECTOR, 2);
+    assert_int_equal(file_flush(s.overlay, NULL), 0);
+    put(&s, 41 * SECTOR, SECTOR, 3);
+    put(&s, 7 * SECTOR, SECTOR, 4);
+    assert_int_equal(overlay_replay(s.overlay, &s.log.file, UINT32_MAX, &p, NULL), 0);
+    assert_string_equal(s.log.text, "41+1 flush 0+1 flush 7+1 flush ");
+    assert_memory_equal(s.disk.data, s.expected, s.size);
+    end(&s);
+}
+
 static void what_stays_the_same_is_not_written(void **state)
 {
     struct scene s;
@@ -207,6 +226,7 @@ int main(void)
         cmocka_unit_test(what_is_written_is_read),
         cmocka_unit_test(what_grows_is_a_hole_but_for_what_is_written),
         cmocka_unit_test(changes_are_done_in_stages),
+        cmocka_unit_test(behind_the_old_end_the_last_comes_first),
         cmocka_unit_test(what_stays_the_same_is_not_written),
         cmocka_unit_test(it_can_be_stopped_until_it_counts),
     };
