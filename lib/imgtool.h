@@ -406,7 +406,7 @@ struct img_volume {
     /* the disk's partition table: */
     char *table, *table_id; /* "dos", "gpt", "sun", ...; libblkid's words */
     /* a partition's entry in it: */
-    char *part_type; /* "0x83", or a GUID */
+    char *part_type;              /* "0x83", or a GUID */
     char *part_uuid, *part_label; /* the first also of a logical volume: LVM's own */
     uint64_t part_flags;
     /* what is inside: */
@@ -1064,7 +1064,8 @@ struct img_convert_options {
  *
  * The same source and options give the same bytes, whatever the number of threads. Memory: 1 MiB
  * (or a cluster, if it is larger) for each thread, twice with compression, and the tables at hand;
- * 64 MiB at most, whatever the sizes of the disks.
+ * 64 MiB at most, whatever the sizes of the disks; but zstd's own memory comes on top, which at
+ * its highest levels is tens of MiB a thread.
  *
  * Errors are those of img_open, img_create and img_write.
  */

@@ -43,7 +43,7 @@ struct job {
     struct pair pair;
     uint64_t unit, piece;
     bool compress;
-    uint64_t unflushed; /* bytes written since the host was told to begin */
+    uint64_t unflushed;   /* bytes written since the host was told to begin */
     uint64_t at;          /* the next byte to look at */
     uint64_t gap;         /* the image is known to hold nothing from AT up to here */
     pthread_mutex_t lock; /* the image is written while it is mapped */
