@@ -230,6 +230,18 @@ static int convert_to_new(struct conversion *c, struct img_error *err)
 
 /* ---- a target that exists ---- */
 
+/* Where the source was opened without locks, they do not tell that it would be overwritten. */
+static int check_existing(struct conversion *c, struct img_error *err)
+{
+    const struct layer *top = c->existing->layers[0];
+    int ret = keep_sources(c, err);
+    if (!ret)
+        ret = new_image_check_kept(&c->target, top->file, err);
+    if (!ret && top->data_file)
+        ret = new_image_check_kept(&c->target, top->data_file, err);
+    return ret < 0 ? img_prefix(err, ret, "Could not open '%s': ", c->filename) : 0;
+}
+
 static int open_existing(struct conversion *c, struct img_error *err)
 {
     const struct img_convert_options *g = c->given;
@@ -240,6 +252,8 @@ static int open_existing(struct conversion *c, struct img_error *err)
         .opaque = g->opaque,
     };
     int ret = img_open(&c->existing, c->filename, &open, err);
+    if (!ret)
+        ret = check_existing(c, err);
     if (ret < 0)
         return ret;
     if (img_size(c->existing) < total_size(c))

@@ -124,12 +124,9 @@ int new_image_help(char **text, const char *format, const char *filename, struct
 
 /* ---- the files ---- */
 
-/* What the new image will read must not be what it replaces. */
-static int check_not_in_chain(const struct new_image *n, const struct new_file *file,
-                              struct img_error *err)
+int new_image_check_kept(const struct new_image *n, const struct file *f, struct img_error *err)
 {
-    const struct file *f = file->in_place ? file->file : file->old;
-    for (size_t i = 0; f && i < n->chain_count; i++)
+    for (size_t i = 0; i < n->chain_count; i++)
         if (n->chain[i].device == f->id.device && n->chain[i].inode == f->id.inode)
             return img_fail(err, EINVAL, "%s", n->in_chain);
     return 0;
@@ -145,7 +142,10 @@ static int open_one(struct new_image *n, struct new_file **out, const char *path
         .progress = &n->progress,
     };
     int ret = new_file_open(out, path, &options, err);
-    return ret < 0 ? ret : check_not_in_chain(n, *out, err);
+    if (ret < 0)
+        return ret;
+    const struct file *replaced = (*out)->in_place ? (*out)->file : (*out)->old;
+    return replaced ? new_image_check_kept(n, replaced, err) : 0;
 }
 
 /* Both files lie on the same file system more often than not; each is asked for what it needs

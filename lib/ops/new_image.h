@@ -38,6 +38,8 @@ int new_image_put_backing(struct new_image *n, const char *backing, const char *
 /* Notes the files of a chain of layers. */
 int new_image_keep_chain(struct new_image *n, struct layer *const *layers, unsigned depth,
                          struct img_error *err);
+/* What the new image will read must not be what it replaces, or is written into: F. */
+int new_image_check_kept(const struct new_image *n, const struct file *f, struct img_error *err);
 int new_image_plan(struct new_image *n, struct img_error *err);
 int new_image_open(struct new_image *n, struct img_error *err);
 int new_image_publish(struct new_image *n, struct img_error *err);
