@@ -59,6 +59,9 @@ int file_read_padded(struct file *f, void *buf, size_t len, host_off off, struct
     int64_t got = read_or_fail(f, buf, len, off, err);
     if (got < 0)
         return (int)got;
+    if (f->whole && (size_t)got < len)
+        return img_fail(err, ENODATA, "'%s' ends at %#" PRIx64 ", %zu bytes at %#" PRIx64 " wanted",
+                        f->name, off.v + (uint64_t)got, len, off.v);
     memset((char *)buf + got, 0, len - (size_t)got);
     return 0;
 }

@@ -87,6 +87,7 @@ struct file {
     const void *mem;
     size_t mem_size;
     bool device;                          /* its length is what it is */
+    bool whole;                           /* what lies past its end has been lost on the way */
     const struct cancel *cancel;          /* NULL: nobody asks */
     const struct progress_sink *progress; /* told how far file_extend is; NULL: nobody listens */
 };
@@ -106,10 +107,11 @@ int file_adopt_posix(struct file **out, const char *path, int fd, struct img_err
 /*
  * file_pipe.c: a file that only goes forward, for one thread at a time. FD is borrowed. Written,
  * it takes offsets that ascend; read, what was asked for can be asked for again (up to 40 MiB in
- * all) until file_pipe_stop_keeping; -ESPIPE for what has gone by.
+ * all) until file_pipe_stop_keeping; -ESPIPE for what has gone by. CANCEL, which may be NULL, is
+ * asked while it waits, too.
  */
 int file_open_pipe(struct file **out, int fd, const char *name, bool writable,
-                   struct img_error *err);
+                   const struct cancel *cancel, struct img_error *err);
 void file_pipe_stop_keeping(struct file *f);
 /* Reads on to the end, so that who writes there does not find the pipe closed. */
 int file_pipe_drain(struct file *f, struct img_error *err);
@@ -126,7 +128,8 @@ int file_read(struct file *f, void *buf, size_t len, host_off off, struct img_er
 int file_read_upto(struct file *f, void *buf, size_t len, host_off off, size_t *got,
                    struct img_error *err);
 
-/* Reads LEN bytes; what lies past the end of the file reads as zeroes. */
+/* Reads LEN bytes; what lies past the end of the file reads as zeroes: -ENODATA where it is known
+ * to have been more. */
 int file_read_padded(struct file *f, void *buf, size_t len, host_off off, struct img_error *err);
 
 /*

@@ -13,10 +13,15 @@
 #include "lib/file.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+enum { ASK = 100 }; /* milliseconds */
 enum { KEEP_MAX = 40 << 20, SKIP = 64 << 10, TAIL = 5 << 20, SECTOR = 512 };
 
 struct kept {
@@ -28,6 +33,7 @@ struct kept {
 struct pipe_file {
     struct file f; /* first: it is freed as one */
     int fd;
+    bool waits; /* it is no file or disk: it can keep who writes waiting */
     uint64_t position;
     bool keeping;
     struct kept *kept; /* ascending */
@@ -39,6 +45,26 @@ struct pipe_file {
 static struct pipe_file *pipe_of(struct file *f)
 {
     return (struct pipe_file *)f;
+}
+
+/* ---- waiting ---- */
+
+/*
+ * Until something can be read or written. A signal may have come before the wait began, or to
+ * another thread: so who asks for the end is asked every now and then.
+ */
+static int wait_for(const struct pipe_file *p, short event)
+{
+    struct pollfd ready = {.fd = p->fd, .events = event};
+    for (;;) {
+        if (p->f.cancel && p->f.cancel->wanted(p->f.cancel->opaque))
+            return -ECANCELED;
+        int n = poll(&ready, 1, p->f.cancel ? ASK : -1);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n > 0)
+            return 0;
+    }
 }
 
 /* ---- reading ---- */
@@ -70,11 +96,12 @@ static int64_t pull(struct pipe_file *p, uint8_t *buf, size_t len)
 {
     size_t done = 0;
     while (done < len && !p->ended) {
-        ssize_t n = read(p->fd, buf + done, len - done);
-        if (n < 0 && errno == EINTR)
+        int ret = wait_for(p, POLLIN);
+        ssize_t n = ret < 0 ? ret : read(p->fd, buf + done, len - done);
+        if (!ret && n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return -errno;
+            return ret < 0 ? ret : -errno;
         p->ended = n == 0;
         done += (size_t)n;
     }
@@ -186,11 +213,24 @@ static void pipe_close(struct file *f)
 
 /* ---- writing ---- */
 
+/* Writes what there is room for; where nobody can say how much that is, a little. */
+static ssize_t write_some(const struct pipe_file *p, const uint8_t *data, size_t len)
+{
+    struct iovec all = {.iov_base = (void *)(uintptr_t)data, .iov_len = len};
+    ssize_t n = p->waits ? pwritev2(p->fd, &all, 1, -1, RWF_NOWAIT) : write(p->fd, data, len);
+    if (n < 0 && p->waits && errno != EPIPE && errno != EINTR)
+        n = write(p->fd, data, len < PIPE_BUF ? len : PIPE_BUF);
+    return n;
+}
+
 static int push(struct pipe_file *p, const uint8_t *data, size_t len)
 {
     for (size_t done = 0; done < len;) {
-        ssize_t n = write(p->fd, data + done, len - done);
-        if (n < 0 && errno == EINTR && !(p->f.cancel && p->f.cancel->wanted(p->f.cancel->opaque)))
+        int ret = wait_for(p, POLLOUT);
+        if (ret < 0)
+            return ret;
+        ssize_t n = write_some(p, data + done, len - done);
+        if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
             return n < 0 ? -errno : -EIO;
@@ -206,11 +246,8 @@ static int pipe_truncate(struct file *f, uint64_t size)
     static const uint8_t zeroes[SKIP];
     struct pipe_file *p = pipe_of(f);
     int ret = 0;
-    while (!ret && p->position < size) {
+    while (!ret && p->position < size)
         ret = push(p, zeroes, (size_t)min_u64(SKIP, size - p->position));
-        if (!ret && f->cancel && f->cancel->wanted(f->cancel->opaque))
-            ret = -EINTR;
-    }
     return ret;
 }
 
@@ -253,8 +290,9 @@ static const struct file_ops write_ops = {
 };
 
 int file_open_pipe(struct file **out, int fd, const char *name, bool writable,
-                   struct img_error *err)
+                   const struct cancel *cancel, struct img_error *err)
 {
+    struct stat st;
     struct pipe_file *p = calloc(1, sizeof *p);
     char *copy = strdup(name);
     uint8_t *tail = writable ? NULL : malloc(TAIL);
@@ -268,8 +306,10 @@ int file_open_pipe(struct file **out, int fd, const char *name, bool writable,
     p->f = (struct file){.ops = writable ? &write_ops : &read_ops,
                          .name = copy,
                          .id = {UINT64_MAX, (uintptr_t)p},
-                         .fd = -1};
+                         .fd = -1,
+                         .cancel = cancel};
     p->fd = fd;
+    p->waits = fstat(fd, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode);
     p->keeping = true;
     *out = &p->f;
     return 0;
@@ -292,4 +332,5 @@ int file_pipe_drain(struct file *f, struct img_error *err)
 void file_pipe_stop_keeping(struct file *f)
 {
     pipe_of(f)->keeping = false;
+    f->whole = true;
 }

@@ -25,7 +25,7 @@ int conversion_open_stream(struct conversion *c, const struct img_open_options *
         return img_fail(err, ENOTSUP, "A stream cannot be read again to verify its copy");
     if (open->format && !strcmp(open->format, "raw"))
         return refuse_raw(name, err);
-    int ret = file_open_pipe(&f, g->source_fd, name, false, err);
+    int ret = file_open_pipe(&f, g->source_fd, name, false, c->job.cancel, err);
     if (ret < 0)
         return ret;
     ret = img_open_file(&c->images[0], f, NULL, open->format, IMG_OPEN_PROBE_LIKE_QEMU, err);
@@ -33,7 +33,6 @@ int conversion_open_stream(struct conversion *c, const struct img_open_options *
         return img_prefix(err, ret, "Could not open '%s': ", name);
     c->image_count = 1;
     c->from_stream = f;
-    f->cancel = c->job.cancel;
     c->job.in_order = true;
     const struct layer *l = c->images[0]->layers[0];
     if (l->driver->plain)
@@ -84,11 +83,10 @@ int conversion_to_stream(struct conversion *c, struct img_error *err)
     if (!ret)
         ret = conversion_plan(c, err);
     if (!ret)
-        ret = file_open_pipe(&f, c->given->target_fd, c->filename, true, err);
+        ret = file_open_pipe(&f, c->given->target_fd, c->filename, true, c->job.cancel, err);
     if (ret < 0)
         return ret;
     const struct driver_building *b = c->to.building;
-    f->cancel = c->job.cancel;
     c->to.stream = f;
     c->to.zero_is_nothing = !c->backing;
     c->job.as_mapped = true;
