@@ -996,7 +996,8 @@ enum img_convert_flags {
     IMG_CONVERT_EXISTING = 1 << 1,
     IMG_CONVERT_TARGET_IS_ZERO = 1 << 2, /* EXISTING: its disk reads as zeroes */
     IMG_CONVERT_TARGET_OPTS = 1 << 3,    /* EXISTING: TARGET is a list of options */
-    /* Sectors that cannot be read become zeroes, with a warning for each. */
+    /* Sectors that cannot be read become zeroes, with a warning for each; so do clusters that the
+     * image's tables do not lead to, with one for all in a row that share a reason. */
     IMG_CONVERT_SALVAGE = 1 << 4,
     /* Persistent bitmaps of the source are copied; those that are inconsistent are an error, or
      * left out with a warning. */

@@ -322,6 +322,9 @@ int conversion_start_copy(struct conversion *c, struct img_error *err)
         c->source.first = c->window.start;
         c->source.size = c->window.length;
     }
+    c->source.salvage = c->job.salvage && !c->from_stream;
+    c->source.warn = warn;
+    c->source.opaque = c;
     c->to.size = c->source.size;
     if (!ret)
         ret = copy_survey(&c->job, &c->data_bytes, err);

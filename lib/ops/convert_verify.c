@@ -100,6 +100,7 @@ static int compare(struct verify *v, struct img *target, struct img_error *err)
     int ret = copy_source_init(&v->source, c->images, c->image_count, c->backing != NULL, err);
     if (!ret)
         ret = copy_source_init(&v->target, &target, 1, false, err);
+    v->source.salvage = c->source.salvage;
     v->size = v->source.size;
     if (!ret)
         ret = workers_run(&steps, c->job.threads, err);

@@ -26,7 +26,8 @@ struct copy_source {
         struct img view; /* the same, or its top layer alone */
         uint64_t start;  /* in the whole */
         struct chain_walk walk;
-        bool *holes; /* of each layer: does its data lie in holes of its file? */
+        bool *holes;      /* of each layer: does its data lie in holes of its file? */
+        uint64_t cluster; /* what the tables of a layer speak of, the smallest */
     } * disks;
     size_t count;
     uint64_t first; /* what is before it in the whole is left out */
@@ -36,6 +37,16 @@ struct copy_source {
         uint64_t start;
         struct file_extent extent;
     } stretch;
+    /* Where the tables cannot be read, the disk is zero, cluster by cluster; else that is an error.
+     */
+    bool salvage;
+    void (*warn)(void *opaque,
+                 const char *message); /* of that, when it is met first; may be NULL */
+    void *opaque;
+    struct { /* what was met last */
+        uint64_t end, said;
+        char *why;
+    } broken;
 };
 
 /* TOP_ONLY: of an image with a backing file, only what it holds itself. */
