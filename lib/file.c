@@ -66,6 +66,8 @@ int file_read_padded(struct file *f, void *buf, size_t len, host_off off, struct
     return 0;
 }
 
+enum { WORTH_NOTICE = 128 << 10 };
+
 static const uint8_t zeroes[1 << 16];
 
 int file_go_on(const struct file *f, struct img_error *err)
@@ -117,6 +119,12 @@ int file_truncate(struct file *f, uint64_t size, struct img_error *err)
     if (ret == -ENOSPC && f->device)
         return img_fail(err, ENOSPC, "Cannot grow device files");
     return ret < 0 ? img_fail_errno(err, -ret, "Could not resize file") : 0;
+}
+
+void file_expect_write(struct file *f, host_off off, uint64_t len)
+{
+    if (f->wants_notice && len >= WORTH_NOTICE)
+        (void)fallocate(f->fd, FALLOC_FL_KEEP_SIZE, (off_t)off.v, (off_t)len);
 }
 
 void file_begin_flush(struct file *f)

@@ -88,6 +88,7 @@ struct file {
     size_t mem_size;
     bool device;                          /* its length is what it is */
     bool whole;                           /* what lies past its end has been lost on the way */
+    bool wants_notice;                    /* file_expect_write helps */
     const struct cancel *cancel;          /* NULL: nobody asks */
     const struct progress_sink *progress; /* told how far file_extend is; NULL: nobody listens */
 };
@@ -143,6 +144,10 @@ int file_truncate(struct file *f, uint64_t size, struct img_error *err);
 /* For who reads at length before writing: -ECANCELED when the file's owner asked to stop. */
 int file_go_on(const struct file *f, struct img_error *err);
 int file_flush(struct file *f, struct img_error *err);
+/* A hint that the range is about to be written, all of it, where the host is faster when it is
+ * told: ext4 then writes into blocks that it has, instead of reserving one after the other. Changes
+ * no length. */
+void file_expect_write(struct file *f, host_off off, uint64_t len);
 /* Lets the host begin to bring what was written to disk, while more is being prepared, so that a
  * flush has less to wait for. Promises nothing. */
 void file_begin_flush(struct file *f);

@@ -33,7 +33,10 @@ static int place(struct copy_target *t, struct copy_run *r, struct img_error *er
     case RUN_SHARED:
         break;
     }
-    return b->data(t->builder, off, r->length, &r->place, err);
+    int ret = b->data(t->builder, off, r->length, &r->place, err);
+    if (!ret && r->kind == RUN_DATA && !t->stream)
+        file_expect_write(r->place.file, r->place.host, min_u64(r->stored, t->size - r->offset));
+    return ret;
 }
 
 /* What a stream's tables say already is not said again. */
