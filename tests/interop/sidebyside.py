@@ -120,6 +120,7 @@ class Normaliser:
 
 def program_free(stderr):
     """Standard error without the programs' names."""
+    stderr = re.sub(r"(on the image file to fix\.)(?=.)", r"\1\n", stderr)     # QEMU leaves this end out
     return re.sub(r"(?m)^[^ :]*(?:imgtool|qemu-img|qimg\d*)\b", "PROGRAM", stderr)
 
 
