@@ -1496,7 +1496,8 @@ enum img_rebase_flags {
     IMG_REBASE_COMPRESS = 1 << 1,
     /* Change nothing, say in the result what would be done. */
     IMG_REBASE_DRY_RUN = 1 << 2,
-    /* With UNSAFE: the new backing file may be one that cannot be right. */
+    /* With UNSAFE: the new backing file may be one that cannot be right. Without: internal
+     * snapshots may read other data afterwards. */
     IMG_REBASE_FORCE = 1 << 3,
     /* With UNSAFE: make sure first that the disk will read the same, which it need not with FORCE
      * alone. */
@@ -1511,7 +1512,7 @@ struct img_rebase_options {
     /* How to open the image. Its IMG_OPEN_FORCE_SHARE is about the new backing file. NULL: as
      * img_open does. */
     const struct img_open_options *open;
-    img_progress progress; /* phase "compare". May be NULL. */
+    img_progress progress; /* phase "compare", before it "snapshots". May be NULL. */
     /* Asked now and then, from several threads; when it is true, the call fails with -ECANCELED.
      * May be NULL. */
     bool (*cancelled)(void *opaque);
@@ -1530,8 +1531,8 @@ struct img_rebase_result {
 /*
  * Gives the image FILENAME another backing file. What its disk reads as stays the same: where the
  * image itself holds nothing and the old and the new backing file differ, it gets what the old one
- * has. Where both chains lead to the same bytes of the same file, nothing is read. RESULT may be
- * NULL.
+ * has. Where both chains lead to the same bytes of the same file, nothing is read. A dry run
+ * reads nothing but what internal snapshots need. RESULT may be NULL.
  *
  * At every instant, the image reads as before; its header changes last. After a crash or a failure
  * the call can be repeated, and what has been copied is not copied again. The image is locked as a
@@ -1541,8 +1542,11 @@ struct img_rebase_result {
  * Errors: those of img_open for either chain; -EINVAL when the backing file's format is not given,
  * or (IMG_REBASE_UNSAFE) when the new backing file cannot hold the chain together: it is missing,
  * leads back to the image, looks like another format, is smaller than what it replaces; or
- * (IMG_REBASE_COMPARE) reads otherwise. -ENOSPC where the header has no room for the name;
- * -ENOTSUP for a format without backing files or, with IMG_REBASE_COMPRESS, without compression.
+ * (IMG_REBASE_COMPARE) reads otherwise. -EBUSY, where both are compared and without
+ * IMG_REBASE_FORCE, when an internal snapshot of the image reads from the old backing file where
+ * the new one differs: nothing can be copied into it. -ENOSPC where the header has no room for the
+ * name; -ENOTSUP for a format without backing files or, with IMG_REBASE_COMPRESS, without
+ * compression.
  */
 IMG_API int img_rebase(const char *filename, const struct img_rebase_options *options,
                        struct img_rebase_result *result, struct img_error *err);

@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 struct rebase_request {
     struct tool *tool;
@@ -58,6 +59,8 @@ static int print_survey(const struct rebase_request *r, const struct img_rebase_
 static void update(void *opaque, const char *phase, uint64_t done, uint64_t total)
 {
     struct rebase_request *r = opaque;
+    if (r->progress.text && !strcmp(phase, "snapshots")) /* they are not what takes long */
+        return;
     if (done || !r->progress.text)
         progress_update(&r->progress, phase, done, total);
 }
@@ -116,8 +119,8 @@ static int check(struct rebase_request *r, int argc, char **argv)
         return check_fix_format(r);
     if (!(flags & IMG_REBASE_UNSAFE) && !r->rebase.backing_file)
         return tool_usage_error(r->tool, "Must specify backing file (-b) or use unsafe mode (-u)");
-    if ((flags & (IMG_REBASE_FORCE | IMG_REBASE_COMPARE)) && !(flags & IMG_REBASE_UNSAFE))
-        return tool_usage_error(r->tool, "--force and --compare are for unsafe mode (-u)");
+    if ((flags & IMG_REBASE_COMPARE) && !(flags & IMG_REBASE_UNSAFE))
+        return tool_usage_error(r->tool, "--compare is for unsafe mode (-u)");
     if (r->json && !(flags & IMG_REBASE_DRY_RUN))
         return tool_usage_error(r->tool, "--output is for --dry-run");
     return 0;
@@ -216,7 +219,7 @@ int cmd_rebase(struct tool *tool, int argc, char **argv)
     }
     if (check(&r, argc, argv))
         return 1;
-    if (tool->as_qemu && (r.rebase.flags & IMG_REBASE_UNSAFE)) /* qemu-img names what it is told */
+    if (tool->as_qemu) /* qemu-img names what it is told, and forgets the snapshots */
         r.rebase.flags |= IMG_REBASE_FORCE;
     return run_with_progress(&r);
 }

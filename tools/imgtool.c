@@ -276,7 +276,8 @@ const struct command commands[] = {
      "  --compare\n     with -u: first make sure that the disk will read the same\n"
      "  --force\n     with -u: name a BACKING that is missing, leads back to FILENAME, is smaller "
      "or\n"
-     "     of another format; with --fix-format: take for raw what looks like nothing else\n"
+     "     of another format; without: although internal snapshots will read other data;\n"
+     "     with --fix-format: take for raw what looks like nothing else\n"
      "  --fix-format\n     with -u: state the formats of backing files that FILENAME, and the "
      "images\n     below it, do not state; all of them or none\n"
      "  FILENAME\n     reads the same at every instant; interrupted, the command is run again\n",

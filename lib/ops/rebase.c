@@ -36,6 +36,7 @@ static int open_image(struct rebase *r, const char *filename, struct img_error *
     if (ret < 0)
         return ret;
     struct img *img = r->img;
+    r->size = img_size(img);
     if (r->options->cancelled)
         img_set_cancel(img, r->options->cancelled, r->options->opaque);
     r->has_old = img->depth > 1;
@@ -158,6 +159,15 @@ static int check_bases(struct rebase *r, struct img_error *err)
     return ret < 0 || unsafe(r) ? ret : set_backing(r, true, err);
 }
 
+/* Whoever names a backing file unseen says that it is the same. */
+static int check_snapshots(const struct rebase *r, struct img_error *err)
+{
+    bool compares = !unsafe(r) || (r->options->flags & IMG_REBASE_COMPARE);
+    if (!compares || (r->options->flags & IMG_REBASE_FORCE))
+        return 0;
+    return rebase_check_snapshots(r, err);
+}
+
 /* ---- the whole ----------------------------------------------------------------------------- */
 
 static int go_over_disk(struct rebase *r, struct img_error *err)
@@ -181,6 +191,8 @@ static int rebase(struct rebase *r, const char *filename, struct img_error *err)
     if (!ret)
         ret = check_bases(r, err);
     if (!ret)
+        ret = check_snapshots(r, err);
+    if (!ret)
         ret = go_over_disk(r, err);
     if (!ret && !(r->options->flags & IMG_REBASE_DRY_RUN))
         ret = set_backing(r, false, err);
@@ -192,7 +204,7 @@ static int rebase(struct rebase *r, const char *filename, struct img_error *err)
 int img_rebase(const char *filename, const struct img_rebase_options *options,
                struct img_rebase_result *result, struct img_error *err)
 {
-    struct rebase r = {.options = options};
+    struct rebase r = {.options = options, .phase = "compare"};
     if (options->open)
         r.open = *options->open;
     if (options->backing_file && *options->backing_file)

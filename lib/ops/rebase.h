@@ -12,6 +12,11 @@ struct rebase {
     struct img old_base;  /* the chain below IMG, whose layers these are */
     bool has_old;         /* is there one? */
     const char *new_name; /* as the image will name it; NULL: none */
+    uint64_t size;        /* of the disk that is gone over: the image's, or a snapshot's */
+    const char *phase;    /* of that, for the progress */
+    bool all;             /* go over what the image holds itself, too */
+    bool differs;         /* REBASE_COMPARE has failed as something differs, first at DIFFERENCE */
+    uint64_t difference;
     struct img_rebase_result result;
 };
 
@@ -62,6 +67,10 @@ int rebase_pack(struct rebase_pack *k, const struct img *img, const uint8_t *dat
 int rebase_pack_write(const struct rebase_pack *k, struct img *img, const uint8_t *data,
                       uint64_t offset, size_t at, size_t length, struct img_error *err);
 void rebase_pack_free(struct rebase_pack *k, const struct img *img);
+
+/* rebase_snapshots.c: -EBUSY when an internal snapshot of the image would read other data over the
+ * new base. */
+int rebase_check_snapshots(const struct rebase *r, struct img_error *err);
 
 /* rebase_check.c: refuses a new base that cannot hold the chain together. */
 int rebase_check_base(struct rebase *r, struct img_error *err);

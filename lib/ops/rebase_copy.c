@@ -54,6 +54,10 @@ struct job {
 static int map_image(struct job *j, uint64_t off, struct extent *e, struct img_error *err)
 {
     struct layer *l = j->r->img->layers[0];
+    if (j->r->all) {
+        *e = (struct extent){.length = j->r->size - off, .kind = IMG_EXTENT_UNALLOCATED};
+        return 0;
+    }
     pthread_mutex_lock(&j->lock);
     int ret = l->driver->map(l, guest(off), l->size - off, MAP_ALLOCATION, e, err);
     pthread_mutex_unlock(&j->lock);
@@ -63,7 +67,7 @@ static int map_image(struct job *j, uint64_t off, struct extent *e, struct img_e
 /* Brings AT to a byte that the image does not hold; to its end when it has all the rest. */
 static int find_gap(struct job *j, struct img_error *err)
 {
-    uint64_t size = img_size(j->r->img);
+    uint64_t size = j->r->size;
     while (j->at >= j->gap && j->at < size) {
         struct extent e;
         int ret = map_image(j, j->at, &e, err);
@@ -80,7 +84,7 @@ static int find_gap(struct job *j, struct img_error *err)
 /* Lets the gap reach at least to END, if the image holds nothing until there. */
 static int widen_gap(struct job *j, uint64_t end, struct img_error *err)
 {
-    end = min_u64(end, img_size(j->r->img));
+    end = min_u64(end, j->r->size);
     while (j->gap < end) {
         struct extent e;
         int ret = map_image(j, j->gap, &e, err);
@@ -147,7 +151,7 @@ static int cut_piece(struct job *j, struct piece *p, struct img_error *err)
 /* 1: there is a piece. */
 static int next_piece(struct job *j, struct piece *p, struct img_error *err)
 {
-    uint64_t size = img_size(j->r->img);
+    uint64_t size = j->r->size;
     while (j->at < size) {
         int ret = file_go_on(j->r->img->layers[0]->file, err);
         if (!ret)
@@ -275,7 +279,7 @@ void rebase_progress(const struct rebase *r, uint64_t done)
 {
     const struct img_rebase_options *o = r->options;
     if (o->progress)
-        o->progress(o->opaque, "compare", done, img_size(r->img));
+        o->progress(o->opaque, r->phase, done, r->size);
 }
 
 /* The first byte of a run that differs. */
@@ -288,6 +292,16 @@ static uint64_t first_difference(const struct piece *p, const struct run *run)
     return p->offset + i;
 }
 
+static int differ(struct rebase *r, uint64_t offset, struct img_error *err)
+{
+    r->differs = true;
+    r->difference = offset;
+    return img_fail(err, EINVAL,
+                    "The new backing file '%s' does not read the same as the old one: the "
+                    "first difference is at offset %" PRIu64,
+                    r->new_name ? r->new_name : "", offset);
+}
+
 static int settle(void *opaque, void *slot, struct img_error *err)
 {
     struct job *j = opaque;
@@ -295,10 +309,7 @@ static int settle(void *opaque, void *slot, struct img_error *err)
     const struct piece *p = slot;
     int ret = 0;
     if (j->mode == REBASE_COMPARE && p->run_count)
-        return img_fail(err, EINVAL,
-                        "The new backing file '%s' does not read the same as the old one: the "
-                        "first difference is at offset %" PRIu64,
-                        r->new_name ? r->new_name : "", first_difference(p, &p->runs[0]));
+        return differ(r, first_difference(p, &p->runs[0]), err);
     pthread_mutex_lock(&j->lock);
     for (size_t i = 0; i < p->run_count && !ret; i++)
         ret = write_run(j, p, &p->runs[i], err);
