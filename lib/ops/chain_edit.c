@@ -1,4 +1,5 @@
 #include "lib/ops/chain_edit.h"
+#include "lib/layer_seen.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -56,49 +57,32 @@ void edit_clear(struct chain_edit *e)
 
 /* ---- before anything changes --------------------------------------------------------------- */
 
-static bool same_text(const char *a, const char *b)
-{
-    return a && b ? !strcmp(a, b) : a == b;
-}
-
-static int reopen(struct edited_image *i, const struct layer *before,
-                  const struct file_identity *id, char *path, struct img_error *err)
+static int reopen(struct edited_image *i, const struct layer_seen *seen, char *path,
+                  struct img_error *err)
 {
     const struct img_open_options options = {.flags = IMG_OPEN_NO_DATA | IMG_OPEN_WRITE};
     struct image_ref ref = {
-        .format = (char *)(uintptr_t)before->driver->name, .path = path, .raw_size = UINT64_MAX};
+        .format = (char *)(uintptr_t)seen->driver->name, .path = path, .raw_size = UINT64_MAX};
     bool probed;
     int ret = layer_open(&i->layer, &ref, &options, false, &probed, err);
-    if (ret < 0) {
+    if (ret < 0)
         i->layer = NULL;
-        return img_prefix(err, ret, "Could not open '%s': ", path);
-    }
-    const struct layer *now = i->layer;
-    if (now->file->id.device == id->device && now->file->id.inode == id->inode &&
-        same_text(before->backing_name, now->backing_name) &&
-        same_text(before->backing_format, now->backing_format) &&
-        same_text(before->data_file_name, now->data_file_name))
-        return 0;
-    return img_fail(err, EAGAIN, "'%s' was changed by another program just now", path);
+    else
+        ret = layer_still_is(i->layer, seen, err);
+    return ret < 0 ? img_prefix(err, ret, "Could not open '%s': ", path) : 0;
 }
 
-/* The image's lock as a reader would be in the way of the one as a writer; what its header said is
- * compared, as another program may have come in between. */
 static int open_to_write(struct edited_image *i, struct img_error *err)
 {
-    struct layer *l = i->layer, before = *l;
-    const struct file_identity id = l->file->id;
-    char *path = strdup(l->file->name);
+    struct layer_seen seen;
+    char *path = strdup(i->layer->file->name);
     if (!path)
         return img_fail_nomem(err);
-    l->backing_name = l->backing_format = l->data_file_name = NULL; /* they outlive it */
+    layer_close_for_now(i->layer, &seen);
     i->layer = NULL;
-    layer_close(l);
-    int ret = reopen(i, &before, &id, path, err);
+    int ret = reopen(i, &seen, path, err);
     free(path);
-    free(before.backing_name);
-    free(before.backing_format);
-    free(before.data_file_name);
+    layer_seen_clear(&seen);
     return ret;
 }
 

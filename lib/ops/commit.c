@@ -6,6 +6,7 @@
  * done again.
  */
 #include "lib/ops/commit.h"
+#include "lib/layer_seen.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -25,15 +26,15 @@ static int open_chain(struct commit *c, const char *filename, struct img_error *
 }
 
 /* The base as it was named, opened once more, now to be written. */
-static int open_base(const struct commit *c, struct layer **out, const struct layer *l,
-                     struct img_error *err)
+static int open_base(const struct commit *c, struct layer **out, const char *name,
+                     const char *format, struct img_error *err)
 {
     struct img_open_options open = {.flags = IMG_OPEN_WRITE};
     struct image_ref ref = {0};
     bool probed;
-    int ret = ref_parse(&ref, l->filename, err);
+    int ret = ref_parse(&ref, name, err);
     if (!ret && !ref.format) {
-        ref.format = strdup(l->driver->name);
+        ref.format = strdup(format);
         ret = ref.format ? 0 : img_fail_nomem(err);
     }
     ref.force_share = false;
@@ -52,19 +53,20 @@ static int open_base(const struct commit *c, struct layer **out, const struct la
 static int take_base(struct commit *c, struct img_error *err)
 {
     struct layer *old = c->img->layers[c->into], *l = NULL;
-    struct file_identity id = old->file->id;
-    struct layer name = {.driver = old->driver, .filename = strdup(old->filename)};
+    struct layer_seen seen;
+    char *name = strdup(old->filename);
     size_t cache_bytes = old->cache_bytes;
-    if (!name.filename)
+    if (!name)
         return img_fail_nomem(err);
-    layer_close(old);
+    layer_close_for_now(old, &seen);
     c->img->layers[c->into] = NULL;
-    int ret = open_base(c, &l, &name, err);
-    if (!ret && (l->file->id.device != id.device || l->file->id.inode != id.inode))
-        ret = img_fail(err, EAGAIN, "it was replaced by another file meanwhile");
+    int ret = open_base(c, &l, name, seen.driver->name, err);
+    if (!ret)
+        ret = layer_still_is(l, &seen, err); /* what is below it is open as it was */
     if (ret < 0)
-        img_prefix(err, ret, "Could not open the base '%s' for writing: ", name.filename);
-    free(name.filename);
+        img_prefix(err, ret, "Could not open the base '%s' for writing: ", name);
+    layer_seen_clear(&seen);
+    free(name);
     c->img->layers[c->into] = l;
     if (ret < 0)
         return ret;

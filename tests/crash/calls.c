@@ -9,6 +9,8 @@
  *   CALLS_FAIL=N      the N-th of these calls, and of those that read and open files, fails with
  *                     EIO; CALLS_ON=1: and all after it. The log then begins with "failed", and
  *                     shows what has changed all the same.
+ *   CALLS_RUN=COMMAND the shell runs it before the file called CALLS_AT is first opened to be
+ * written
  *
  * Compiled alone, without sanitizers, like preload.c.
  */
@@ -28,6 +30,7 @@
 static FILE *out;
 static long to_fail, calls;
 static bool on;
+static const char *command, *at;
 
 __attribute__((constructor)) static void begin(void)
 {
@@ -36,6 +39,8 @@ __attribute__((constructor)) static void begin(void)
         out = fopen(log, "ae");
     to_fail = fail ? atol(fail) : 0;
     on = getenv("CALLS_ON") != NULL;
+    command = getenv("CALLS_RUN");
+    at = getenv("CALLS_AT");
 }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
@@ -185,6 +190,17 @@ int unlink(const char *path)
     return ret;
 }
 
+static void before_open(const char *path, int flags)
+{
+    const char *slash = strrchr(path, '/'), *now = command;
+    if (!command || !(flags & O_RDWR) || strcmp(slash ? slash + 1 : path, at) != 0)
+        return;
+    command = NULL;
+    unsetenv("LD_PRELOAD"); /* this program has it already */
+    if (system(now) != 0)
+        abort();
+}
+
 #define OPEN(name)                                                                                 \
     int name(const char *path, int flags, ...)                                                     \
     {                                                                                              \
@@ -192,6 +208,7 @@ int unlink(const char *path)
         va_start(ap, flags);                                                                       \
         unsigned mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(ap, unsigned) : 0;                  \
         va_end(ap);                                                                                \
+        before_open(path, flags);                                                                  \
         return strncmp(path, "/proc", 5) && strncmp(path, "/sys", 4) && fails()                    \
                    ? -1                                                                            \
                    : REAL(name)(path, flags, mode);                                                \
