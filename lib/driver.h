@@ -276,8 +276,9 @@ struct driver {
 
     /*
      * Names another backing file (NULL: none) and its format (NULL: not stated) in a layer that was
-     * opened to be written, in one step; what the disk has is not touched. ONLY_CHECK: just says
-     * whether that can be done. -ENOSPC: the header has no room. NULL: this format names none.
+     * opened to be written, in one step; what the disk has is not touched, and what of it was
+     * written is on disk before. ONLY_CHECK: just says whether that can be done. -ENOSPC: the
+     * header has no room. NULL: this format names none.
      */
     int (*set_backing)(struct layer *l, const char *name, const char *format, bool only_check,
                        struct img_error *err);

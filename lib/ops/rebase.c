@@ -1,7 +1,7 @@
 /*
  * Another backing file for an image: what both bases have is compared and what differs copied
- * (rebase_copy.c), that is flushed, and then the header changes in one step. Until then the image
- * is over the old base, with more of its own than before, and reads the same.
+ * (rebase_copy.c), and then the header changes in one step, before which the driver flushes. Until
+ * then the image is over the old base, with more of its own than before, and reads the same.
  */
 #include "lib/ops/rebase.h"
 #include "lib/policy.h"
@@ -177,10 +177,7 @@ static int go_over_disk(struct rebase *r, struct img_error *err)
         return flags & IMG_REBASE_COMPARE ? rebase_differences(r, REBASE_COMPARE, err) : 0;
     if (flags & IMG_REBASE_DRY_RUN)
         return rebase_differences(r, REBASE_SURVEY, err);
-    int ret = rebase_differences(r, REBASE_COPY, err);
-    if (!ret && r->result.copied_bytes + r->result.zeroed_bytes)
-        ret = img_flush(r->img, err);
-    return ret;
+    return rebase_differences(r, REBASE_COPY, err);
 }
 
 static int rebase(struct rebase *r, const char *filename, struct img_error *err)
