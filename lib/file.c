@@ -165,6 +165,29 @@ int file_write_zeroes(struct file *f, host_off off, uint64_t len, struct img_err
     return write_zeroes(f, off, len, "Could not write zeroes", NULL, err);
 }
 
+/* A device may take long for what a file system does at once. */
+static int zero_in_steps(struct file *f, host_off off, uint64_t len,
+                         int (*zero)(struct file *f, host_off off, uint64_t len),
+                         struct img_error *err)
+{
+    uint64_t step = !f->device ? len : f->zeroing == IMG_ZEROING_WRITE ? 64ull << 20 : 1ull << 30;
+    for (uint64_t done = 0, n; done < len; done += n) {
+        n = min_u64(len - done, step);
+        host_off at = host(off.v + done);
+        int ret = stop_or_go(f, err);
+        if (ret < 0)
+            return ret;
+        ret = zero(f, at, n);
+        if (ret == -EOPNOTSUPP)
+            ret = write_zeroes(f, at, n, "Could not write zeroes", NULL, err);
+        else if (ret < 0)
+            img_fail_errno(err, -ret, "Could not write zeroes");
+        if (ret < 0)
+            return ret;
+    }
+    return 0;
+}
+
 int file_zero(struct file *f, host_off off, uint64_t len, struct img_error *err)
 {
     uint64_t size;
@@ -173,17 +196,15 @@ int file_zero(struct file *f, host_off off, uint64_t len, struct img_error *err)
         ret = file_truncate(f, off.v + len, err);
     if (ret < 0 || off.v >= size || !len)
         return ret;
-    len = min_u64(len, size - off.v);
-    ret = f->ops->zero(f, off, len);
-    if (ret == -EOPNOTSUPP)
-        return write_zeroes(f, off, len, "Could not write zeroes", NULL, err);
-    return ret < 0 ? img_fail_errno(err, -ret, "Could not write zeroes") : 0;
+    return zero_in_steps(f, off, min_u64(len, size - off.v), f->ops->zero, err);
 }
 
 int file_zero_keep(struct file *f, host_off off, uint64_t len, struct img_error *err)
 {
-    int ret = len ? file_zero(f, off, len, err) : 0;
-    if (ret < 0 || !len || f->device)
+    if (!len || f->ops->zero_keep)
+        return len ? zero_in_steps(f, off, len, f->ops->zero_keep, err) : 0;
+    int ret = file_zero(f, off, len, err);
+    if (ret < 0)
         return ret;
     ret = f->ops->allocate(f, off, len);
     if (ret == -EOPNOTSUPP)

@@ -44,6 +44,8 @@ struct file_ops {
     int (*allocate)(struct file *f, host_off off, uint64_t len);
     /* Makes a range inside the file read as zeroes. -EOPNOTSUPP: write zeroes instead. */
     int (*zero)(struct file *f, host_off off, uint64_t len);
+    /* The same, and the range keeps its space. NULL: zero, then allocate. */
+    int (*zero_keep)(struct file *f, host_off off, uint64_t len);
     int (*flush)(struct file *f);
     /* Makes a range the same as one of FROM, and both share their space on the host. -EOPNOTSUPP:
      * copy it instead. May be NULL. */
@@ -87,6 +89,8 @@ struct file {
     const void *mem;
     size_t mem_size;
     bool device;                          /* its length is what it is */
+    enum img_zeroing zeroing;             /* of a device */
+    uint32_t block;                       /* of a block device */
     bool whole;                           /* what lies past its end has been lost on the way */
     bool wants_notice;                    /* file_expect_write helps */
     const struct cancel *cancel;          /* NULL: nobody asks */

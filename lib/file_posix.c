@@ -7,6 +7,7 @@
  */
 #include "lib/file.h"
 #include "lib/checked.h"
+#include "lib/file_device.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -135,8 +136,6 @@ static int posix_allocate(struct file *f, host_off off, uint64_t len)
 
 static int posix_zero(struct file *f, host_off off, uint64_t len)
 {
-    if (f->device)
-        return call_fallocate(f, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off, len);
     return call_fallocate(f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len);
 }
 
@@ -186,16 +185,17 @@ static bool wants_notice(int fd)
     return fstatfs(fd, &st) == 0 && st.f_type == EXT4_SUPER_MAGIC;
 }
 
-#define POSIX_OPS(NAME)                                                                            \
+#define POSIX_OPS(NAME, ZERO, ZERO_KEEP)                                                           \
     {                                                                                              \
         .protocol = (NAME), .pread = posix_pread, .size = posix_size,                              \
         .allocated = posix_allocated, .extent = posix_extent, .close = posix_close,                \
         .pwrite = posix_pwrite, .truncate = posix_truncate, .allocate = posix_allocate,            \
-        .zero = posix_zero, .flush = posix_flush, .share = posix_share, .space = posix_space,      \
+        .zero = (ZERO), .zero_keep = (ZERO_KEEP), .flush = posix_flush, .share = posix_share,      \
+        .space = posix_space,                                                                      \
     }
 
-static const struct file_ops file_ops = POSIX_OPS("file");
-static const struct file_ops device_ops = POSIX_OPS("host_device");
+static const struct file_ops file_ops = POSIX_OPS("file", posix_zero, NULL);
+static const struct file_ops device_ops = POSIX_OPS("host_device", device_zero, device_zero_keep);
 
 int file_adopt_posix(struct file **out, const char *path, int fd, struct img_error *err)
 {
@@ -220,6 +220,8 @@ int file_adopt_posix(struct file **out, const char *path, int fd, struct img_err
         .device = device,
         .wants_notice = !device && wants_notice(fd),
     };
+    if (device)
+        device_learn(f);
     *out = f;
     return 0;
 }

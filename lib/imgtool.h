@@ -1032,6 +1032,13 @@ enum img_reflink {
     IMG_REFLINK_ALWAYS, /* -ENOTSUP where it cannot be; parts that do not lie right are copied */
 };
 
+/* How long stretches of a block device are made to read as zeroes: the cheapest way it has. */
+enum img_zeroing {
+    IMG_ZEROING_WRITE,  /* they are written out */
+    IMG_ZEROING_DEVICE, /* it writes them itself */
+    IMG_ZEROING_UNMAP,  /* it unmaps them, and so gives their space back */
+};
+
 struct img_convert_options {
     const char *const *sources; /* their disks, one behind the other, are the target's */
     size_t source_count;
@@ -1048,6 +1055,9 @@ struct img_convert_options {
     uint64_t rate;            /* bytes a second at most; 0: as fast as it goes */
     int source_fd, target_fd; /* of streams; borrowed */
     void (*warn)(void *opaque, const char *message);
+    /* Before the copy, if the disk goes to a block device: how zeroes are made there. May be NULL.
+     */
+    void (*zeroing)(void *opaque, const char *device, enum img_zeroing how);
     img_progress
         progress; /* phases "preallocate", "copy", "verify"; from any thread. May be NULL. */
     /* Asked now and then, from any thread; when it is true, the call fails with -ECANCELED. May be

@@ -216,6 +216,13 @@ static void show(void *opaque, const char *phase, uint64_t done, uint64_t total)
     progress_update(&r->progress, phase, done, total);
 }
 
+static void tell_zeroing(void *opaque, const char *device, enum img_zeroing how)
+{
+    struct convert_request *r = opaque;
+    if (!r->tool->as_qemu)
+        progress_zeroing(&r->progress, device, how);
+}
+
 static void warn(void *opaque, const char *message)
 {
     struct convert_request *r = opaque;
@@ -232,6 +239,7 @@ static int run(struct convert_request *r)
     r->convert.open = &r->open;
     r->convert.options = r->options;
     r->convert.warn = warn;
+    r->convert.zeroing = tell_zeroing;
     r->convert.progress = show;
     r->convert.cancelled = interrupt_wanted;
     r->convert.opaque = r;

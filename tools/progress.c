@@ -89,6 +89,17 @@ void progress_update(void *opaque, const char *phase, uint64_t done, uint64_t to
         progress_json_update(&p->lines, phase, done, total);
 }
 
+void progress_zeroing(struct progress *p, const char *device, enum img_zeroing how)
+{
+    static const char *const words[] = {"they are written", "the device writes them",
+                                        "the device unmaps them"};
+    static const char *const names[] = {"write", "device", "unmap"};
+    if (p->text)
+        printf("zeroes on %s: %s\n", device, words[how]);
+    if (p->json)
+        progress_json_zeroing(&p->lines, device, names[how]);
+}
+
 void progress_give_up(struct progress *p)
 {
     p->now = 100;

@@ -43,6 +43,9 @@ int progress_start(struct tool *tool, struct progress *p, bool quiet);
 /* For the library's "progress"; OPAQUE is a struct progress. */
 void progress_update(void *opaque, const char *phase, uint64_t done, uint64_t total);
 
+/* Before the first step: a line of its own. */
+void progress_zeroing(struct progress *p, const char *device, enum img_zeroing how);
+
 /* It failed after its first step: qemu-img amend shows 100 per cent then. */
 void progress_give_up(struct progress *p);
 

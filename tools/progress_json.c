@@ -1,4 +1,5 @@
 #include "progress_json.h"
+#include "output.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -106,6 +107,20 @@ void progress_json_update(struct progress_json *j, const char *phase, uint64_t d
         pthread_cond_signal(&j->changed);
     j->begun = true;
     pthread_mutex_unlock(&j->lock);
+}
+
+void progress_json_zeroing(const struct progress_json *j, const char *device, const char *how)
+{
+    struct output o;
+    FILE *out = output_start(&o);
+    if (!out)
+        return;
+    fputs("{\"device\": ", out);
+    json_print_string(out, device);
+    fprintf(out, ", \"zeroing\": \"%s\"}\n", how);
+    fflush(out);
+    dprintf(j->fd, "%s", o.text);
+    output_finish(&o, false);
 }
 
 void progress_json_end(struct progress_json *j, bool succeeded)

@@ -4,6 +4,10 @@
  *
  *   {"phase": "copy", "done": 1048576, "total": 4194304, "rate": 524288, "seconds-left": 6}
  *
+ * and, before the first step of a copy to a block device (how: "unmap", "device" or "write"):
+ *
+ *   {"device": "/dev/sdb", "zeroing": "unmap"}
+ *
  * Bytes, bytes a second since the phase began, and seconds; the last two are null where nobody
  * knows yet. What cannot be written is dropped: a job does not fail because nobody listens.
  */
@@ -30,6 +34,8 @@ struct progress_json {
 int progress_json_start(struct progress_json *j, int fd, const char *phase);
 void progress_json_update(struct progress_json *j, const char *phase, uint64_t done,
                           uint64_t total);
+/* Before the first step: a line that says how zeroes come about on a block device. */
+void progress_json_zeroing(const struct progress_json *j, const char *device, const char *how);
 /* The last line is written when it returns. */
 void progress_json_end(struct progress_json *j, bool succeeded);
 

@@ -167,6 +167,12 @@ static int keep_sources(struct conversion *c, struct img_error *err)
     return ret;
 }
 
+static void tell_zeroing(const struct conversion *c, const struct file *f)
+{
+    if (f->block && c->given->zeroing)
+        c->given->zeroing(c->given->opaque, f->name, f->zeroing);
+}
+
 static int open_new(struct conversion *c, struct img_error *err)
 {
     struct new_image *n = &c->target;
@@ -177,6 +183,7 @@ static int open_new(struct conversion *c, struct img_error *err)
         ret = new_image_explain_size(n, err);
     if (ret < 0)
         return ret;
+    tell_zeroing(c, (n->data ? n->data : n->image)->file);
     c->data_bytes = 0;
     c->to.zero_is_nothing = !c->backing && !n->image->in_place && !(n->data && n->data->in_place);
     return 0;
@@ -261,6 +268,8 @@ static int open_existing(struct conversion *c, struct img_error *err)
     const struct driver *d = c->existing->layers[0]->driver;
     if (c->job.compress && (!d->building || !d->building->compressed))
         return img_fail(err, ENOTSUP, "Compression not supported for this file format");
+    const struct layer *top = c->existing->layers[0];
+    tell_zeroing(c, top->data_file ? top->data_file : top->file);
     c->to.img = c->existing;
     c->to.unit = c->job.compress ? c->existing->layers[0]->cluster_size : 512;
     c->to.says_zero = true;
