@@ -871,6 +871,7 @@ struct img_advice_report {
 struct img_advise_options {
     enum img_use use;
     const struct img_open_options *open; /* how to open the image; NULL: as img_open does */
+    const char *program;                 /* what the commands call; NULL: "imgtool" */
 };
 
 /*

@@ -139,6 +139,7 @@ int cmd_advise(struct tool *tool, int argc, char **argv)
     const char *filename;
     int c, code, failed = 0;
     r.advise.open = &r.open;
+    r.advise.program = tool->as_qemu ? tool->program : NULL;
     while ((c = source_getopt(tool, &r.open, argc, argv, SOURCE_SHORT, options, &code)) != -1) {
         switch (c) {
         case TOOL_STOP:

@@ -168,7 +168,8 @@ int img_advise(struct img_advice_report **report, const char *filename,
 {
     static const struct img_open_options no_options;
     struct img_open_options options = given && given->open ? *given->open : no_options;
-    struct advise_facts x = {.use = given ? given->use : IMG_USE_GENERAL};
+    struct advise_facts x = {.use = given ? given->use : IMG_USE_GENERAL,
+                             .program = given && given->program ? given->program : "imgtool"};
     struct img *img = NULL;
     /* which parts of it are opened is for the checks to say */
     options.flags &= ~(unsigned)(IMG_OPEN_NO_DATA | IMG_OPEN_NO_BACKING | IMG_OPEN_CHECK);

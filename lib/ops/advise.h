@@ -103,6 +103,7 @@ struct advise_host {
 
 struct advise_facts {
     enum img_use use;
+    const char *program;         /* that the command lines call */
     const char *path;            /* of the image's own file, for command lines */
     struct img_chain_info chain; /* at least the image itself */
     char *chain_error;           /* why the chain ends early, or NULL */

@@ -78,7 +78,7 @@ static const char *format_below(const struct advise_facts *x, size_t i)
     return i + 1 < x->chain.count ? x->chain.layers[i + 1]->format : NULL;
 }
 
-/* "qemu-img rebase ... -F FORMAT -b BACKING FILE"; false where a part of it is not known. */
+/* "imgtool rebase ... -F FORMAT -b BACKING FILE"; false where a part of it is not known. */
 static bool write_rebase(FILE *out, const struct advise_facts *x, size_t i, bool unsafe,
                          const char *format, const char *backing)
 {
@@ -87,7 +87,7 @@ static bool write_rebase(FILE *out, const struct advise_facts *x, size_t i, bool
     char *name = backing ? advise_quote(backing) : NULL;
     bool ok = file && name && format;
     if (ok)
-        fprintf(out, "qemu-img rebase%s -f %s -F %s -b %s %s", unsafe ? " -u" : "", l->format,
+        fprintf(out, "%s rebase%s -f %s -F %s -b %s %s", x->program, unsafe ? " -u" : "", l->format,
                 format, name, file);
     free(file);
     free(name);

@@ -136,7 +136,7 @@ void advise_cluster_size(struct advise_finding *f, const struct advise_facts *x)
 static void fix_amend(struct advise_finding *f, const struct advise_facts *x, const char *option)
 {
     char *path = advise_quote_path(x->path, ""), *command = NULL;
-    if (!path || asprintf(&command, "qemu-img amend -f qcow2 -o %s %s", option, path) < 0)
+    if (!path || asprintf(&command, "%s amend -f qcow2 -o %s %s", x->program, option, path) < 0)
         f->nomem = true;
     else
         advise_fix(f, command);
@@ -175,7 +175,7 @@ void advise_lazy_refcounts(struct advise_finding *f, const struct advise_facts *
         advise_found(f, IMG_ADVICE_ADVISED, "%s, and the image is marked dirty", on ? "on" : "off");
         advise_why(f, " The refcounts are out of date: a writer ended before it wrote them, or is "
                       "still running. If it is not, they must be rebuilt.");
-        if (path && asprintf(&command, "qemu-img check -r all %s", path) > 0)
+        if (path && asprintf(&command, "%s check -r all %s", x->program, path) > 0)
             advise_fix(f, command);
         free(path);
     } else if (on && p > ADVISE_PREALLOC_OFF && !top->snapshot_count) {

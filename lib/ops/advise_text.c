@@ -197,7 +197,7 @@ char *advise_convert(const struct advise_facts *x, const struct advise_change *c
     failed |= !out || !quoted || !from || !to || !backing;
     if (!failed) {
         bool compressed = x->tables.compressed > x->tables.placed && !c->preallocation;
-        fprintf(out, "qemu-img convert -f %s -O %s", top->format, top->format);
+        fprintf(out, "%s convert -f %s -O %s", x->program, top->format, top->format);
         fprintf(out, "%s%s", compressed ? " -c" : "", top->qcow2.bitmap_count ? " --bitmaps" : "");
         fprintf(out, "%s%s", *options ? " -o " : "", *options ? quoted : "");
         if (top->backing_filename)

@@ -39,6 +39,7 @@ static inline void make(struct made *m)
             .qcow2 = {.version = 3, .refcount_bits = 16, .compression_type = "zlib"},
         };
     }
+    m->x.program = "imgtool";
     m->x.path = "a.qcow2";
     m->x.chain = (struct img_chain_info){m->layers, 1};
     m->x.tables.looked_at = GIB(20);

@@ -25,10 +25,10 @@ static void cluster_size_by_disk(void **state)
     expect(advise_cluster_size, &m, IMG_ADVICE_OK, "take up to 32 MiB", NULL);
     m.info[0].virtual_size = GIB(256) + 512;
     expect(advise_cluster_size, &m, IMG_ADVICE_ADVISED, "64 KiB",
-           "qemu-img convert -f qcow2 -O qcow2 -o cluster_size=128k" TO_NEW);
+           "imgtool convert -f qcow2 -O qcow2 -o cluster_size=128k" TO_NEW);
     m.info[0].virtual_size = GIB(64 << 10); /* 64 TiB: no cluster size makes that fit */
     expect(advise_cluster_size, &m, IMG_ADVICE_ADVISED, "64 TiB",
-           "qemu-img convert -f qcow2 -O qcow2 -o cluster_size=2048k" TO_NEW);
+           "imgtool convert -f qcow2 -O qcow2 -o cluster_size=2048k" TO_NEW);
     expect_why(advise_cluster_size, &m, "l2-cache-size=268435456");
     m.info[0].cluster_size = MIB(2);
     expect(advise_cluster_size, &m, IMG_ADVICE_ADVISED, "2 MiB for 64 TiB",
@@ -36,7 +36,7 @@ static void cluster_size_by_disk(void **state)
     make(&m);
     m.info[0].cluster_size = KIB(4);
     expect(advise_cluster_size, &m, IMG_ADVICE_ADVISED, "4 KiB",
-           "qemu-img convert -f qcow2 -O qcow2" TO_NEW);
+           "imgtool convert -f qcow2 -O qcow2" TO_NEW);
     m.info[0].virtual_size = GIB(2);
     expect(advise_cluster_size, &m, IMG_ADVICE_OK, "4 KiB for 2 GiB", NULL);
     make(&m);
@@ -53,7 +53,7 @@ static void cluster_size_by_use(void **state)
     expect(advise_cluster_size, &m, IMG_ADVICE_OK, "sequential", NULL);
     m.info[0].virtual_size = GIB(64);
     expect(advise_cluster_size, &m, IMG_ADVICE_ADVISED, "64 KiB",
-           "qemu-img convert -f qcow2 -O qcow2 -o cluster_size=1024k" TO_NEW);
+           "imgtool convert -f qcow2 -O qcow2 -o cluster_size=1024k" TO_NEW);
     m.info[0].cluster_size = MIB(1);
     expect(advise_cluster_size, &m, IMG_ADVICE_OK, "1 MiB", NULL);
 
@@ -62,7 +62,7 @@ static void cluster_size_by_use(void **state)
     m.info[0].backing_filename = "base";
     m.info[0].backing_format = "raw";
     expect(advise_cluster_size, &m, IMG_ADVICE_ADVISED, "overlay",
-           "qemu-img convert -f qcow2 -O qcow2 -o cluster_size=128k,extended_l2=on -B base -F "
+           "imgtool convert -f qcow2 -O qcow2 -o cluster_size=128k,extended_l2=on -B base -F "
            "raw" TO_NEW);
     m.info[0].qcow2.extended_l2 = true;
     m.info[0].cluster_size = KIB(128);
@@ -75,7 +75,7 @@ static void cluster_size_by_use(void **state)
     m.info[0].backing_filename = "base";
     m.info[0].backing_format = "raw";
     expect(advise_cluster_size, &m, IMG_ADVICE_ADVISED, "256 KiB",
-           "qemu-img convert -f qcow2 -O qcow2 -B base -F raw" TO_NEW);
+           "imgtool convert -f qcow2 -O qcow2 -B base -F raw" TO_NEW);
 }
 
 static void conversion_keeps_the_rest(void **state)
@@ -91,7 +91,7 @@ static void conversion_keeps_the_rest(void **state)
     m.x.tables.compressed = GIB(10);
     m.x.path = "it's:a name";
     expect(advise_cluster_size, &m, IMG_ADVICE_ADVISED, "64 KiB",
-           "qemu-img convert -f qcow2 -O qcow2 -c --bitmaps -o cluster_size=128k,lazy_refcounts=on,"
+           "imgtool convert -f qcow2 -O qcow2 -c --bitmaps -o cluster_size=128k,lazy_refcounts=on,"
            "refcount_bits=32,compression_type=zstd './it'\\''s:a name' './it'\\''s:a name.new' && "
            "mv './it'\\''s:a name.new' './it'\\''s:a name'");
     m.info[0].encrypted = true;
@@ -118,7 +118,7 @@ static void compat_level(void **state)
     m.info[0].qcow2.version = 2;
     m.x.path = "-x";
     expect(advise_compat, &m, IMG_ADVICE_ADVISED, "0.10 (version 2)",
-           "qemu-img amend -f qcow2 -o compat=1.1 ./-x");
+           "imgtool amend -f qcow2 -o compat=1.1 ./-x");
     make_raw(&m);
     expect(advise_compat, &m, IMG_ADVICE_NOT_APPLICABLE, "raw", NULL);
 }
@@ -141,17 +141,17 @@ static void lazy_refcounts(void **state)
     expect(advise_lazy_refcounts, &m, IMG_ADVICE_OK, "off", NULL);
     m.x.use = IMG_USE_DATABASE;
     expect(advise_lazy_refcounts, &m, IMG_ADVICE_ADVISED, "off",
-           "qemu-img amend -f qcow2 -o lazy_refcounts=on a.qcow2");
+           "imgtool amend -f qcow2 -o lazy_refcounts=on a.qcow2");
     make_preallocated(&m, 0, 0, GIB(20));
     expect(advise_lazy_refcounts, &m, IMG_ADVICE_OK, "off", NULL);
     m.info[0].qcow2.lazy_refcounts = true;
     expect(advise_lazy_refcounts, &m, IMG_ADVICE_ADVISED, "on, although all clusters are allocated",
-           "qemu-img amend -f qcow2 -o lazy_refcounts=off a.qcow2");
+           "imgtool amend -f qcow2 -o lazy_refcounts=off a.qcow2");
     m.x.tables.placed = 0;
     expect(advise_lazy_refcounts, &m, IMG_ADVICE_OK, "on", NULL);
     m.info[0].dirty = true;
     expect(advise_lazy_refcounts, &m, IMG_ADVICE_ADVISED, "on, and the image is marked dirty",
-           "qemu-img check -r all a.qcow2");
+           "imgtool check -r all a.qcow2");
     m.info[0].qcow2.version = 2;
     expect(advise_lazy_refcounts, &m, IMG_ADVICE_NOT_APPLICABLE, "compat 1.1", NULL);
 }
@@ -164,21 +164,21 @@ static void refcount_width(void **state)
     expect(advise_refcount_width, &m, IMG_ADVICE_OK, "16 bits, with 0 internal snapshots", NULL);
     m.info[0].snapshot_count = 40000;
     expect(advise_refcount_width, &m, IMG_ADVICE_ADVISED, "40000",
-           "qemu-img amend -f qcow2 -o refcount_bits=32 a.qcow2");
+           "imgtool amend -f qcow2 -o refcount_bits=32 a.qcow2");
     m.info[0].qcow2.refcount_bits = 64;
     expect(advise_refcount_width, &m, IMG_ADVICE_OK, "64 bits", NULL);
     m.info[0].snapshot_count = 1;
     expect(advise_refcount_width, &m, IMG_ADVICE_ADVISED, "64 bits, with 1 internal snapshot",
-           "qemu-img amend -f qcow2 -o refcount_bits=16 a.qcow2");
+           "imgtool amend -f qcow2 -o refcount_bits=16 a.qcow2");
     expect_why(advise_refcount_width, &m, "4 times as large");
     m.info[0].qcow2.refcount_bits = 1;
     expect(advise_refcount_width, &m, IMG_ADVICE_ADVISED, "1 bit,",
-           "qemu-img amend -f qcow2 -o refcount_bits=16 a.qcow2");
+           "imgtool amend -f qcow2 -o refcount_bits=16 a.qcow2");
     m.info[0].qcow2.refcount_bits = 8;
     expect(advise_refcount_width, &m, IMG_ADVICE_OK, "8 bits", NULL);
     m.info[0].snapshot_count = 127;
     expect(advise_refcount_width, &m, IMG_ADVICE_ADVISED, "8 bits",
-           "qemu-img amend -f qcow2 -o refcount_bits=16 a.qcow2");
+           "imgtool amend -f qcow2 -o refcount_bits=16 a.qcow2");
 }
 
 /* ---- the chain ---- */
@@ -211,11 +211,11 @@ static void backing_format(void **state)
     expect(advise_backing_format, &m, IMG_ADVICE_OK, "stated in every layer", NULL);
     m.info[1].backing_format = NULL;
     expect(advise_backing_format, &m, IMG_ADVICE_ADVISED, "'/tmp/l1' states no format for 'l2'",
-           "qemu-img rebase -u -f qcow2 -F raw -b l2 /tmp/l1");
+           "imgtool rebase -u -f qcow2 -F raw -b l2 /tmp/l1");
     m.info[0].backing_format = "";
     expect(advise_backing_format, &m, IMG_ADVICE_ADVISED, "'l1', and 1 more layer",
-           "qemu-img rebase -u -f qcow2 -F qcow2 -b l1 /tmp/l0 && "
-           "qemu-img rebase -u -f qcow2 -F raw -b l2 /tmp/l1");
+           "imgtool rebase -u -f qcow2 -F qcow2 -b l1 /tmp/l0 && "
+           "imgtool rebase -u -f qcow2 -F raw -b l2 /tmp/l1");
     make_chain(&m, 2);
     m.info[0].backing_format = NULL;
     m.x.chain.count = 1; /* the backing file is gone */
@@ -234,13 +234,13 @@ static void backing_path(void **state)
     expect(advise_backing_path, &m, IMG_ADVICE_OK, "relative", NULL);
     m.info[0].backing_filename = "/tmp/l1";
     expect(advise_backing_path, &m, IMG_ADVICE_ADVISED, "absolute path, '/tmp/l1'",
-           "qemu-img rebase -u -f qcow2 -F raw -b l1 /tmp/l0");
+           "imgtool rebase -u -f qcow2 -F raw -b l1 /tmp/l0");
     m.info[0].backing_filename = "file:/usr/share/base";
     expect(advise_backing_path, &m, IMG_ADVICE_ADVISED, "absolute path",
-           "qemu-img rebase -u -f qcow2 -F raw -b ../usr/share/base /tmp/l0");
+           "imgtool rebase -u -f qcow2 -F raw -b ../usr/share/base /tmp/l0");
     m.info[0].backing_filename = "/top";
     expect(advise_backing_path, &m, IMG_ADVICE_ADVISED, "absolute path",
-           "qemu-img rebase -u -f qcow2 -F raw -b ../top /tmp/l0");
+           "imgtool rebase -u -f qcow2 -F raw -b ../top /tmp/l0");
     m.info[0].backing_filename = "/no such folder/base";
     expect(advise_backing_path, &m, IMG_ADVICE_ADVISED, "absolute path", NULL);
     m.info[0].backing_filename = "nbd://host/export";
@@ -255,10 +255,10 @@ static void chain_depth(void **state)
     expect(advise_chain_depth, &m, IMG_ADVICE_OK, "5 layers", NULL);
     m.x.use = IMG_USE_DATABASE;
     expect(advise_chain_depth, &m, IMG_ADVICE_ADVISED, "5 layers",
-           "qemu-img rebase -f qcow2 -F raw -b l4 /tmp/l0");
+           "imgtool rebase -f qcow2 -F raw -b l4 /tmp/l0");
     make_chain(&m, 6);
     expect(advise_chain_depth, &m, IMG_ADVICE_ADVISED, "6 layers",
-           "qemu-img rebase -f qcow2 -F raw -b l5 /tmp/l0");
+           "imgtool rebase -f qcow2 -F raw -b l5 /tmp/l0");
     m.x.use = IMG_USE_OVERLAY;
     expect(advise_chain_depth, &m, IMG_ADVICE_OK, "6 layers", NULL);
     m.x.chain_error = "Could not open 'x': No such file or directory";
@@ -323,7 +323,7 @@ static void preallocation_by_use(void **state)
     make(&m);
     m.x.use = IMG_USE_DATABASE;
     expect(advise_preallocated, &m, IMG_ADVICE_ADVISED, "off",
-           "qemu-img convert -f qcow2 -O qcow2 -o preallocation=falloc" TO_NEW);
+           "imgtool convert -f qcow2 -O qcow2 -o preallocation=falloc" TO_NEW);
     make_preallocated(&m, GIB(20), 0, 0);
     expect(advise_preallocated, &m, IMG_ADVICE_ADVISED, "metadata",
            "fallocate -l 21474836480 a.qcow2");
@@ -332,7 +332,7 @@ static void preallocation_by_use(void **state)
     make(&m);
     m.x.use = IMG_USE_SEQUENTIAL;
     expect(advise_preallocated, &m, IMG_ADVICE_ADVISED, "off",
-           "qemu-img convert -f qcow2 -O qcow2 -o preallocation=metadata" TO_NEW);
+           "imgtool convert -f qcow2 -O qcow2 -o preallocation=metadata" TO_NEW);
     m.info[0].backing_filename = "base"; /* an overlay grows; that is what it is for */
     expect(advise_preallocated, &m, IMG_ADVICE_OK, "off", NULL);
     make(&m);
@@ -360,7 +360,7 @@ static void fragmentation(void **state)
     expect(advise_fragmentation, &m, IMG_ADVICE_ADVISED, "5000", "xfs_fsr a.qcow2");
     m.x.host.mount.type = "jfs";
     expect(advise_fragmentation, &m, IMG_ADVICE_ADVISED, "5000",
-           "qemu-img convert -f qcow2 -O qcow2" TO_NEW);
+           "imgtool convert -f qcow2 -O qcow2" TO_NEW);
     m.x.host.layout.fragment_bytes = GIB(50);
     expect(advise_fragmentation, &m, IMG_ADVICE_OK, "10.2 MiB on average", NULL);
     m.x.host.disks[0].rotational = 0;
@@ -400,7 +400,7 @@ static void end_of_file(void **state)
     expect(advise_end_of_file, &m, IMG_ADVICE_OK, "where its last cluster does", NULL);
     m.x.file_length = GIB(3);
     expect(advise_end_of_file, &m, IMG_ADVICE_ADVISED, "3 GiB after the last cluster",
-           "qemu-img convert -f qcow2 -O qcow2" TO_NEW);
+           "imgtool convert -f qcow2 -O qcow2" TO_NEW);
     m.x.tables.end = GIB(3); /* preallocated metadata: clusters in a hole */
     expect(advise_end_of_file, &m, IMG_ADVICE_OK, "where its last cluster does", NULL);
     m.x.tables.end = 0;
