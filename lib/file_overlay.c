@@ -1,150 +1,26 @@
-/* Sectors by number in a hash table; their bytes in slots, which lie in memory or in a file. */
+/* A file, its changes in a log of sectors; what the log holds is sorted once it is to be done. */
 #include "lib/file_overlay.h"
 #include "lib/checked.h"
+#include "lib/sector_log.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
-    SECTOR = 512,
+    SECTOR = SECTOR_LOG_BYTES,
     RUN = 64 << 10,      /* bytes written at once */
-    CHUNK_SECTORS = 64,  /* of memory */
-    MAX_SCAN = 64 << 10, /* entries of the table, one after the other */
-};
-
-struct changed {
-    uint64_t sector;
-    uint32_t slot;  /* where its bytes are, plus 1; 0: a free entry */
-    uint32_t stage; /* in which it was written last */
+    MAX_SCAN = 64 << 10, /* versions, one after the other */
 };
 
 struct overlay {
     struct file file;
     struct file *below;
     uint64_t old_size, size;
-    struct changed *table;
-    size_t capacity, count; /* capacity: a power of two */
-    uint8_t **chunks;       /* of the first slots */
-    size_t chunk_count, chunk_max;
-    int spill; /* the file of the others; -1: none so far */
+    struct sector_log log;
     uint32_t stage;
     bool written; /* in this stage */
 };
-
-/* ---- the bytes of a sector ----------------------------------------------------------------- */
-
-static int open_spill(struct overlay *o)
-{
-    const char *folder = getenv("TMPDIR");
-    char path[4096];
-    folder = folder && *folder ? folder : "/tmp";
-    o->spill = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (o->spill >= 0)
-        return 0;
-    if (strlen(folder) > sizeof path - 32) /* where there is no O_TMPFILE: */
-        return -ENAMETOOLONG;
-    strcat(strcpy(path, folder), "/imgtool.XXXXXX");
-    o->spill = mkostemp(path, O_CLOEXEC);
-    if (o->spill < 0)
-        return -errno;
-    unlink(path);
-    return 0;
-}
-
-/* Where SLOT lies in memory, or NULL. */
-static uint8_t *in_memory(const struct overlay *o, uint32_t slot)
-{
-    size_t chunk = (slot - 1) / CHUNK_SECTORS;
-    return chunk < o->chunk_max ? o->chunks[chunk] + (size_t)((slot - 1) % CHUNK_SECTORS) * SECTOR
-                                : NULL;
-}
-
-static int load(const struct overlay *o, uint32_t slot, uint8_t *buf)
-{
-    const uint8_t *p = in_memory(o, slot);
-    if (p) {
-        memcpy(buf, p, SECTOR);
-        return 0;
-    }
-    ssize_t n = pread(o->spill, buf, SECTOR, (off_t)slot * SECTOR);
-    return n == SECTOR ? 0 : n < 0 ? -errno : -EIO;
-}
-
-static int store(struct overlay *o, uint32_t slot, const uint8_t *buf)
-{
-    size_t chunk = (slot - 1) / CHUNK_SECTORS;
-    if (chunk < o->chunk_max) {
-        if (chunk == o->chunk_count) {
-            o->chunks[chunk] = malloc((size_t)CHUNK_SECTORS * SECTOR);
-            if (!o->chunks[chunk])
-                return -ENOMEM;
-            o->chunk_count++;
-        }
-        memcpy(in_memory(o, slot), buf, SECTOR);
-        return 0;
-    }
-    int ret = o->spill < 0 ? open_spill(o) : 0;
-    if (ret < 0)
-        return ret;
-    ssize_t n = pwrite(o->spill, buf, SECTOR, (off_t)slot * SECTOR);
-    return n == SECTOR ? 0 : n < 0 ? -errno : -ENOSPC;
-}
-
-/* ---- which sectors ------------------------------------------------------------------------- */
-
-/* The entry of SECTOR, or the free one where it belongs. */
-static struct changed *entry_of(struct changed *table, size_t capacity, uint64_t sector)
-{
-    size_t i = (size_t)(sector * 0x9e3779b97f4a7c15ull >> 20);
-    for (;; i++) {
-        struct changed *c = &table[i & (capacity - 1)];
-        if (!c->slot || c->sector == sector)
-            return c;
-    }
-}
-
-static const struct changed *find(const struct overlay *o, uint64_t sector)
-{
-    const struct changed *c = o->count ? entry_of(o->table, o->capacity, sector) : NULL;
-    return c && c->slot ? c : NULL;
-}
-
-static int grow(struct overlay *o)
-{
-    size_t capacity = o->capacity ? o->capacity * 2 : 64;
-    struct changed *wider = calloc(capacity, sizeof *wider);
-    if (!wider)
-        return -ENOMEM;
-    for (size_t i = 0; i < o->capacity; i++)
-        if (o->table[i].slot)
-            *entry_of(wider, capacity, o->table[i].sector) = o->table[i];
-    free(o->table);
-    o->table = wider;
-    o->capacity = capacity;
-    return 0;
-}
-
-static int put(struct overlay *o, uint64_t sector, const uint8_t *buf)
-{
-    int ret = o->count * 3 >= o->capacity * 2 ? grow(o) : 0;
-    if (ret < 0)
-        return ret;
-    struct changed *c = entry_of(o->table, o->capacity, sector);
-    uint32_t slot = c->slot ? c->slot : (uint32_t)o->count + 1;
-    if (!slot) /* 2 TiB of changes */
-        return -EFBIG;
-    ret = store(o, slot, buf);
-    if (ret < 0)
-        return ret;
-    bool again = c->slot && sector * SECTOR >= o->old_size;
-    o->count += !c->slot;
-    *c = (struct changed){sector, slot, again ? c->stage : o->stage};
-    o->written = true;
-    return 0;
-}
 
 /* ---- the file ------------------------------------------------------------------------------ */
 
@@ -158,14 +34,14 @@ static int64_t overlay_pread(struct file *f, void *buf, size_t len, host_off off
     if (got < 0)
         return got;
     memset((uint8_t *)buf + got, 0, len - (size_t)got);
-    for (uint64_t at = align_down(off.v, SECTOR); at < off.v + len && o->count; at += SECTOR) {
-        const struct changed *c = find(o, at / SECTOR);
+    for (uint64_t at = align_down(off.v, SECTOR); at < off.v + len && o->log.count; at += SECTOR) {
+        uint32_t slot = sector_log_find(&o->log, at / SECTOR);
         uint8_t sector[SECTOR];
-        int ret = c ? load(o, c->slot, sector) : 0;
+        int ret = slot ? sector_log_load(&o->log, slot, sector) : 0;
         if (ret < 0)
             return ret;
         uint64_t from = max_u64(at, off.v), to = min_u64(at + SECTOR, off.v + len);
-        if (c)
+        if (slot)
             memcpy((uint8_t *)buf + (from - off.v), sector + (from - at), (size_t)(to - from));
     }
     return (int64_t)len;
@@ -183,9 +59,10 @@ static int overlay_pwrite(struct file *f, const void *buf, size_t len, host_off 
         if (got < 0)
             return (int)got;
         memcpy(sector + (from - at), (const uint8_t *)buf + (from - off.v), (size_t)(to - from));
-        int ret = put(o, at / SECTOR, sector);
+        int ret = sector_log_put(&o->log, at / SECTOR, o->stage, sector);
         if (ret < 0)
             return ret;
+        o->written = true;
     }
     o->size = max_u64(o->size, off.v + len);
     return 0;
@@ -201,18 +78,18 @@ static int64_t overlay_allocated(struct file *f)
 {
     struct overlay *o = (struct overlay *)f;
     int64_t below = o->below->ops->allocated(o->below);
-    return below < 0 ? below : below + (int64_t)o->count * SECTOR;
+    return below < 0 ? below : below + (int64_t)o->log.count * SECTOR;
 }
 
 /* The first changed sector from FROM on; with very many changes, FROM itself. */
 static uint64_t next_changed(const struct overlay *o, uint64_t from)
 {
     uint64_t next = UINT64_MAX / SECTOR;
-    if (o->capacity > MAX_SCAN)
+    if (o->log.count > MAX_SCAN)
         return from;
-    for (size_t i = 0; i < o->capacity; i++)
-        if (o->table[i].slot && o->table[i].sector >= from)
-            next = min_u64(next, o->table[i].sector);
+    for (size_t i = 0; i < o->log.count; i++)
+        if (o->log.versions[i].sector >= from)
+            next = min_u64(next, o->log.versions[i].sector);
     return next;
 }
 
@@ -264,12 +141,7 @@ static int64_t overlay_space(struct file *f)
 static void overlay_close(struct file *f)
 {
     struct overlay *o = (struct overlay *)f;
-    for (size_t i = 0; i < o->chunk_count; i++)
-        free(o->chunks[i]);
-    free(o->chunks);
-    free(o->table);
-    if (o->spill >= 0)
-        close(o->spill);
+    sector_log_free(&o->log);
 }
 
 static const struct file_ops overlay_ops = {
@@ -291,15 +163,14 @@ int overlay_open(struct file **out, struct file *below, size_t memory, struct im
 {
     struct overlay *o = calloc(1, sizeof *o);
     char *name = strdup(below->name);
-    size_t chunks = memory / SECTOR / CHUNK_SECTORS;
-    uint8_t **list = calloc(chunks + !chunks, sizeof *list);
-    int ret = o && name && list ? 0 : img_fail_nomem(err);
+    int ret = o && name && !sector_log_init(&o->log, memory) ? 0 : img_fail_nomem(err);
     if (!ret)
         ret = file_size(below, &o->old_size, err);
     if (ret < 0) {
+        if (o)
+            free(o->log.chunks);
         free(o);
         free(name);
-        free(list);
         return ret;
     }
     o->file = *below;
@@ -307,9 +178,6 @@ int overlay_open(struct file **out, struct file *below, size_t memory, struct im
     o->file.name = name;
     o->below = below;
     o->size = o->old_size;
-    o->chunks = list;
-    o->chunk_max = chunks;
-    o->spill = -1;
     *out = &o->file;
     return 0;
 }
@@ -319,7 +187,12 @@ uint32_t overlay_stage(const struct file *overlay)
     return ((const struct overlay *)overlay)->stage;
 }
 
-/* ---- doing it ------------------------------------------------------------------------------ */
+/* ---- what is to be done, sorted ------------------------------------------------------------ */
+
+struct changed {
+    uint64_t sector;
+    uint32_t number, stage;
+};
 
 static int by_stage(const void *a, const void *b)
 {
@@ -328,6 +201,117 @@ static int by_stage(const void *a, const void *b)
         return x->stage < y->stage ? -1 : 1;
     return (x->sector > y->sector) - (x->sector < y->sector);
 }
+
+static int by_place(const void *a, const void *b)
+{
+    const struct changed *x = a, *y = b;
+    return x->sector == y->sector ? by_stage(a, b) : x->sector < y->sector ? -1 : 1;
+}
+
+static struct changed *sort_changes(const struct overlay *o,
+                                    int (*order)(const void *, const void *))
+{
+    struct changed *sorted = calloc(o->log.count + 1, sizeof *sorted);
+    for (size_t i = 0; i < o->log.count && sorted; i++)
+        sorted[i] = (struct changed){o->log.versions[i].sector, (uint32_t)i + 1,
+                                     o->log.versions[i].stage};
+    if (o->log.count && sorted)
+        qsort(sorted, o->log.count, sizeof *sorted, order);
+    return sorted;
+}
+
+static int cannot_load(struct img_error *err, int ret)
+{
+    return img_fail_errno(err, -ret, "Could not read a temporary file");
+}
+
+/* ---- telling it ---------------------------------------------------------------------------- */
+
+struct telling {
+    struct overlay *o;
+    overlay_change_fn *fn;
+    void *opaque;
+    struct img_error *err;
+    uint8_t *old, *new;
+};
+
+/* Does any version of the sector at AT, of LEN bytes at START, differ from what is there? */
+static bool changes(const struct telling *t, uint64_t start, size_t at, size_t len)
+{
+    const uint8_t *new = t->new + at * t->o->log.most;
+    if (start + at + SECTOR > t->o->old_size)
+        return true;
+    for (size_t k = 0; k < t->o->log.most; k++)
+        if (memcmp(t->old + at, new + k *SECTOR, (size_t)min_u64(SECTOR, len - at)))
+            return true;
+    return false;
+}
+
+static int tell_run(struct telling *t, uint64_t start, size_t len)
+{
+    size_t end;
+    int ret = file_read_padded(t->o->below, t->old, len, host(start), t->err);
+    for (size_t at = 0; at < len && !ret; at = end + SECTOR) {
+        for (end = at; end < len && changes(t, start, end, len);)
+            end += SECTOR;
+        if (end > at)
+            ret = t->fn(t->opaque, host(start + at), (size_t)min_u64(end, len) - at,
+                        t->new + at * t->o->log.most, t->err);
+    }
+    return ret;
+}
+
+/* The versions of the sector that C, of N changes, begins with, into NEW; *TAKEN: of the changes.
+ */
+static int load_versions(struct telling *t, const struct changed *c, size_t n, uint8_t *new,
+                         size_t *taken)
+{
+    size_t i = 0;
+    int ret = 0;
+    for (*taken = 1; *taken < n && c[*taken].sector == c->sector;)
+        ++*taken;
+    for (unsigned k = 0; k < t->o->log.most && !ret; k++, i += i + 1 < *taken)
+        ret = sector_log_load(&t->o->log, c[i].number, new + (size_t)k *SECTOR);
+    return ret;
+}
+
+static int tell_all(struct telling *t, const struct changed *c, size_t n)
+{
+    size_t stride = (size_t)t->o->log.most * SECTOR, sectors = 0, taken;
+    int ret = 0;
+    for (size_t i = 0; i < n && !ret; i += taken) {
+        if ((ret = load_versions(t, c + i, n - i, t->new + sectors *stride, &taken)) < 0)
+            return cannot_load(t->err, ret);
+        uint64_t next = c[i].sector + 1, start = (next - ++sectors) * SECTOR;
+        if (i + taken < n && c[i + taken].sector == next && sectors < RUN / SECTOR)
+            continue;
+        ret = tell_run(t, start, (size_t)min_u64(next * SECTOR, t->o->size) - start);
+        sectors = 0;
+    }
+    return ret;
+}
+
+unsigned overlay_versions(const struct file *overlay)
+{
+    return ((const struct overlay *)overlay)->log.most;
+}
+
+int overlay_each_change(struct file *overlay, overlay_change_fn *fn, void *opaque,
+                        struct img_error *err)
+{
+    struct overlay *o = (struct overlay *)overlay;
+    struct telling t = {.o = o, .fn = fn, .opaque = opaque, .err = err};
+    struct changed *sorted = sort_changes(o, by_place);
+    t.old = malloc(RUN);
+    t.new = malloc((size_t)RUN * (o->log.most + 1));
+    int ret = sorted && t.old && t.new ? tell_all(&t, sorted, o->log.count) : img_fail_nomem(err);
+    free(sorted);
+    free(t.old);
+    free(t.new);
+    return ret;
+}
+
+/* ---- doing it ------------------------------------------------------------------------------ */
 
 struct replay {
     struct overlay *o;
@@ -338,21 +322,40 @@ struct replay {
     bool any; /* in this stage */
 };
 
+/* What N changed sectors in a row have now, and what they get. */
+static int load_run(struct replay *r, const struct changed *c, size_t n, size_t len)
+{
+    struct overlay *o = r->o;
+    int ret = file_read_padded(o->below, r->old, len, host(c->sector * SECTOR), r->err);
+    if (ret < 0)
+        return ret;
+    for (size_t i = 0; i < n && !ret; i++) {
+        uint32_t before = o->log.versions[c[i].number - 1].before;
+        ret = sector_log_load(&o->log, c[i].number, r->new + i *SECTOR);
+        if (!ret && before)
+            ret = sector_log_load(&o->log, before, r->old + i * SECTOR);
+    }
+    return ret < 0 ? cannot_load(r->err, ret) : 0;
+}
+
+/* Does the sector at AT of a run of LEN bytes at START differ? The file grows over each of them. */
+static bool differs(const struct replay *r, const struct changed *c, uint64_t start, size_t at,
+                    size_t len)
+{
+    bool first = !r->o->log.versions[c[at / SECTOR].number - 1].before;
+    return (first && start + at + SECTOR > r->o->old_size) ||
+           memcmp(r->old + at, r->new + at, (size_t)min_u64(SECTOR, len - at));
+}
+
 /* N changed sectors in a row, of which those are written that differ. */
 static int replay_run(struct replay *r, const struct changed *c, size_t n)
 {
     struct overlay *o = r->o;
     uint64_t start = c->sector * SECTOR;
     size_t len = (size_t)min_u64((uint64_t)n * SECTOR, o->size - start), end;
-    int ret = file_read_padded(o->below, r->old, len, host(start), r->err);
-    for (size_t i = 0; i < n && !ret; i++)
-        if ((ret = load(o, c[i].slot, r->new + i *SECTOR)) < 0)
-            return img_fail_errno(r->err, -ret, "Could not read a temporary file");
+    int ret = load_run(r, c, n, len);
     for (size_t at = 0; at < len && !ret; at = end) {
-        end = at;
-        while (end < len &&
-               (start + end + SECTOR > o->old_size ||
-                memcmp(r->old + end, r->new + end, (size_t)min_u64(SECTOR, len - end))))
+        for (end = at; end < len && differs(r, c, start, end, len);)
             end += SECTOR;
         end = (size_t)min_u64(end, len);
         if (end > at) {
@@ -378,32 +381,19 @@ static int replay_stage(struct replay *r, const struct changed *c, size_t n)
     return ret || !r->any ? ret : file_flush(r->to, r->err);
 }
 
-/* All that has changed, in the order in which it is done. */
-static struct changed *sort_changes(const struct overlay *o)
-{
-    struct changed *sorted = calloc(o->count + 1, sizeof *sorted);
-    size_t n = 0;
-    for (size_t i = 0; i < o->capacity && sorted; i++)
-        if (o->table[i].slot)
-            sorted[n++] = o->table[i];
-    if (n)
-        qsort(sorted, n, sizeof *sorted, by_stage);
-    return sorted;
-}
-
 int overlay_replay(struct file *overlay, struct file *to, uint32_t safe,
                    struct overlay_progress *progress, struct img_error *err)
 {
     struct overlay *o = (struct overlay *)overlay;
     struct replay r = {.o = o, .to = to, .progress = progress, .err = err};
-    struct changed *sorted = sort_changes(o);
+    struct changed *sorted = sort_changes(o, by_stage);
     const struct cancel *cancel = to->cancel;
     *progress = (struct overlay_progress){0};
     r.old = malloc(RUN);
     r.new = malloc(RUN);
     int ret = sorted && r.old && r.new ? 0 : img_fail_nomem(err);
-    for (size_t i = 0, k; i < o->count && !ret; i = k) {
-        for (k = i + 1; k < o->count && sorted[k].stage == sorted[i].stage;)
+    for (size_t i = 0, k; i < o->log.count && !ret; i = k) {
+        for (k = i + 1; k < o->log.count && sorted[k].stage == sorted[i].stage;)
             k++;
         if (sorted[i].stage >= safe) {
             to->cancel = NULL;

@@ -2,11 +2,10 @@
  * A file as it would be: reads as another one with changes on top, which is not written to.
  *
  * Whoever changes a file in steps that depend on each other can take all of them here, look at what
- * comes of it, and then have it done, or not. What was written last to each sector counts, and it
- * comes in the stage in which it was written last; but behind the file's old end in that of its
- * first writing, so that what leads there never leads to less than the last. Changes are held in
- * memory up to a limit, and beyond that in an unnamed temporary file. Not for several threads at
- * once.
+ * comes of it, and then have it done, or not. A flush ends a stage; what each stage has written is
+ * kept, and done again in its turn: on the way the file is what it was here at the end of each
+ * stage, and within a stage each sector is as before or as after it. Changes are held in memory up
+ * to a limit, and beyond that in an unnamed temporary file. Not for several threads at once.
  */
 #ifndef LIB_FILE_OVERLAY_H
 #define LIB_FILE_OVERLAY_H
@@ -19,6 +18,19 @@ int overlay_open(struct file **out, struct file *below, size_t memory, struct im
 /* How many times what was written before had to be on disk first: what is written now comes in
  * this stage. */
 uint32_t overlay_stage(const struct file *overlay);
+
+/* As many contents, one after the other, the sector has that most stages have written. */
+unsigned overlay_versions(const struct file *overlay);
+
+/* LEN bytes from OFF, a sector's beginning, on; NEW has for each sector overlay_versions() times
+ * 512 bytes: what it holds after each stage that writes it, the last of them as often as it takes.
+ */
+typedef int overlay_change_fn(void *opaque, host_off off, size_t len, const uint8_t *new,
+                              struct img_error *err);
+
+/* Calls FN for all sectors that are not always as BELOW has them, each once, in runs. */
+int overlay_each_change(struct file *overlay, overlay_change_fn *fn, void *opaque,
+                        struct img_error *err);
 
 /* How far overlay_replay got. */
 struct overlay_progress {

@@ -2,6 +2,7 @@
 #include "lib/bytes.h"
 #include "lib/checked.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -10,7 +11,9 @@
 #include <zlib.h>
 
 enum {
-    VERSION = 1,
+    ONE_VERSION = 1, /* of the format: a sum for each sector, */
+    VERSIONS = 2,    /* several */
+    MAX_SUMS = 64,
     SECTOR = 512,
     RECORD_MAX = 1 << 20,
     RECORD_HEAD = 20,
@@ -19,18 +22,21 @@ enum {
 
 static const char magic[8] = "IMGUNDO\n";
 
-/* Room for a record of the largest kind. */
-enum { RECORD_ROOM = RECORD_HEAD + RECORD_MAX / SECTOR * 4 + RECORD_MAX };
-
-struct recorder {
-    struct file file;
+struct undo_writer {
     struct file *image;
     struct new_file *out;
     uint64_t old_size, new_size;
     uint64_t at, records; /* in the undo file */
+    uint32_t sums;        /* of each sector */
     bool has_head;        /* the image's first sector is among the records */
     uint8_t *buf;
 };
+
+/* Room for the largest record. */
+static uint8_t *record_room(uint32_t sums)
+{
+    return malloc(RECORD_HEAD + (size_t)RECORD_MAX / SECTOR * 4 * sums + RECORD_MAX);
+}
 
 /* ---- recording ----------------------------------------------------------------------------- */
 
@@ -39,186 +45,124 @@ static uint32_t sum(const void *data, size_t len)
     return (uint32_t)crc32(0, data, (uInt)len);
 }
 
-/* One record; NEW is what will lie at OFF. */
-static int record(struct recorder *r, const uint8_t *new, uint32_t len, uint64_t off)
+/* One record; NEW is what will lie at OFF, in as many versions as there are sums. */
+static int record(struct undo_writer *w, const uint8_t *new, uint32_t len, uint64_t off,
+                  struct img_error *err)
 {
-    uint32_t saved = off < r->old_size ? (uint32_t)min_u64(len, r->old_size - off) : 0;
-    uint32_t sectors = (len + SECTOR - 1) / SECTOR;
-    uint8_t *sums = r->buf + RECORD_HEAD, *old = sums + (size_t)sectors * 4;
-    store_be64(r->buf, off);
-    store_be32(r->buf + 8, len);
-    store_be32(r->buf + 12, saved);
-    for (uint32_t i = 0; i < sectors; i++)
-        store_be32(sums + (size_t)i * 4,
-                   sum(new + (size_t)i *SECTOR, (size_t)min_u64(SECTOR, len - i * SECTOR)));
-    int ret = file_read(r->image, old, saved, host(off), NULL);
+    uint32_t saved = off < w->old_size ? (uint32_t)min_u64(len, w->old_size - off) : 0;
+    uint32_t sums = (len + SECTOR - 1) / SECTOR * w->sums;
+    uint8_t *old = w->buf + RECORD_HEAD + (size_t)sums * 4;
+    store_be64(w->buf, off);
+    store_be32(w->buf + 8, len);
+    store_be32(w->buf + 12, saved);
+    for (uint32_t i = 0; i < sums; i++)
+        store_be32(
+            w->buf + RECORD_HEAD + (size_t)i * 4,
+            sum(new + (size_t)i *SECTOR, (size_t)min_u64(SECTOR, len - i / w->sums * SECTOR)));
+    int ret = file_read(w->image, old, saved, host(off), err);
     if (ret < 0)
         return ret;
-    size_t rest = (size_t)sectors * 4 + saved;
-    store_be32(r->buf + 16,
-               (uint32_t)crc32(crc32(0, r->buf, 16), r->buf + RECORD_HEAD, (uInt)rest));
-    ret = file_write(r->out->file, r->buf, RECORD_HEAD + rest, host(r->at), NULL);
-    r->at += RECORD_HEAD + rest;
-    r->records++;
-    r->has_head |= off == 0;
+    size_t rest = (size_t)sums * 4 + saved;
+    store_be32(w->buf + 16,
+               (uint32_t)crc32(crc32(0, w->buf, 16), w->buf + RECORD_HEAD, (uInt)rest));
+    ret = file_write(w->out->file, w->buf, RECORD_HEAD + rest, host(w->at), err);
+    w->at += RECORD_HEAD + rest;
+    w->records++;
+    w->has_head |= off == 0;
     return ret;
 }
 
-static int recorder_pwrite(struct file *f, const void *buf, size_t len, host_off off)
+int undo_save(struct undo_writer *w, host_off off, size_t len, const uint8_t *new,
+              struct img_error *err)
 {
-    struct recorder *r = (struct recorder *)f;
-    int ret = off.v % SECTOR ? -EINVAL : 0;
+    int ret = 0;
+    assert(off.v % SECTOR == 0);
     for (size_t at = 0; at < len && !ret; at += RECORD_MAX)
-        ret = record(r, (const uint8_t *)buf + at, (uint32_t)min_u64(RECORD_MAX, len - at),
-                     off.v + at);
-    r->new_size = max_u64(r->new_size, off.v + len);
+        ret = record(w, new + at * w->sums, (uint32_t)min_u64(RECORD_MAX, len - at), off.v + at,
+                     err);
+    w->new_size = max_u64(w->new_size, off.v + len);
     return ret;
 }
 
-static int64_t recorder_pread(struct file *f, void *buf, size_t len, host_off off)
+static int open_output(struct undo_writer *w, const char *path, struct img_error *err)
 {
-    struct file *image = ((struct recorder *)f)->image;
-    return image->ops->pread(image, buf, len, off);
-}
-
-static int recorder_size(struct file *f, uint64_t *size)
-{
-    struct file *image = ((struct recorder *)f)->image;
-    return image->ops->size(image, size);
-}
-
-static int64_t recorder_allocated(struct file *f)
-{
-    struct file *image = ((struct recorder *)f)->image;
-    return image->ops->allocated(image);
-}
-
-static int recorder_extent(struct file *f, host_off off, struct file_extent *out)
-{
-    struct file *image = ((struct recorder *)f)->image;
-    return image->ops->extent(image, off, out);
-}
-
-/* Only writing is recorded so far: who needs more adds it here. */
-static int recorder_truncate(struct file *f, uint64_t size)
-{
-    (void)f, (void)size;
-    return -EOPNOTSUPP;
-}
-
-static int recorder_range(struct file *f, host_off off, uint64_t len)
-{
-    (void)f, (void)off, (void)len;
-    return -EOPNOTSUPP;
-}
-
-static int recorder_flush(struct file *f)
-{
-    (void)f;
-    return 0;
-}
-
-static int64_t recorder_space(struct file *f)
-{
-    struct file *image = ((struct recorder *)f)->image;
-    return image->ops->space(image);
-}
-
-static void recorder_close(struct file *f)
-{
-    struct recorder *r = (struct recorder *)f;
-    new_file_close(r->out);
-    free(r->buf);
-}
-
-static const struct file_ops recorder_ops = {
-    .protocol = "file",
-    .pread = recorder_pread,
-    .size = recorder_size,
-    .allocated = recorder_allocated,
-    .extent = recorder_extent,
-    .close = recorder_close,
-    .pwrite = recorder_pwrite,
-    .truncate = recorder_truncate,
-    .allocate = recorder_range,
-    .zero = recorder_range,
-    .flush = recorder_flush,
-    .space = recorder_space,
-};
-
-static int open_output(struct recorder *r, const char *path, struct img_error *err)
-{
-    struct new_file_options o = {.cancel = r->image->cancel};
+    struct new_file_options o = {.cancel = w->image->cancel};
     struct stat st;
     if (lstat(path, &st) == 0)
         return img_fail(err, EEXIST, "The undo file '%s' exists already", path);
-    return new_file_open(&r->out, path, &o, err);
+    return new_file_open(&w->out, path, &o, err);
 }
 
-int undo_start(struct file **recorder, struct file *image, const char *path, struct img_error *err)
+int undo_start(struct undo_writer **out, struct file *image, const char *path, unsigned versions,
+               struct img_error *err)
 {
-    struct recorder *r = calloc(1, sizeof *r);
-    char *name = strdup(path);
-    uint8_t *buf = malloc(RECORD_ROOM);
-    int ret = r && name && buf ? 0 : img_fail_nomem(err);
+    uint32_t sums = versions ? versions : 1;
+    if (sums > MAX_SUMS)
+        return img_fail(err, EFBIG, "A sector changes %u times, at most %d can be undone", sums,
+                        MAX_SUMS);
+    struct undo_writer *w = calloc(1, sizeof *w);
+    uint8_t *buf = record_room(sums);
+    int ret = w && buf ? 0 : img_fail_nomem(err);
     if (!ret) {
-        r->file = *image;
-        r->file.ops = &recorder_ops;
-        r->file.name = name;
-        r->image = image;
-        r->buf = buf;
-        r->at = HEAD;
-        ret = file_size(image, &r->old_size, err);
-        r->new_size = r->old_size;
+        *w = (struct undo_writer){.image = image, .at = HEAD, .sums = sums, .buf = buf};
+        ret = file_size(image, &w->old_size, err);
+        w->new_size = w->old_size;
     }
     if (!ret)
-        ret = open_output(r, path, err);
+        ret = open_output(w, path, err);
     if (ret < 0) {
-        free(r);
-        free(name);
+        free(w);
         free(buf);
         return ret;
     }
-    *recorder = &r->file;
+    *out = w;
     return 0;
 }
 
 /* The first sector is always there: it tells one image from another. */
-static int record_head(struct recorder *r, struct img_error *err)
+static int record_head(struct undo_writer *w, struct img_error *err)
 {
-    uint8_t sector[SECTOR];
-    size_t len = (size_t)min_u64(SECTOR, r->old_size);
-    int ret = file_read(r->image, sector, len, host(0), err);
-    if (!ret && len)
-        ret = record(r, sector, (uint32_t)len, 0);
-    return ret < 0 ? img_fail_errno(err, -ret, "Could not write '%s'", r->out->path) : 0;
+    uint8_t versions[MAX_SUMS * SECTOR];
+    uint32_t len = (uint32_t)min_u64(SECTOR, w->old_size);
+    int ret = file_read(w->image, versions, len, host(0), err);
+    for (uint32_t i = 1; i < w->sums; i++)
+        memcpy(versions + (size_t)i * SECTOR, versions, len);
+    return ret || !len ? ret : record(w, versions, len, 0, err);
 }
 
-int undo_finish(struct file *recorder, struct img_error *err)
+int undo_finish(struct undo_writer *w, struct img_error *err)
 {
-    struct recorder *r = (struct recorder *)recorder;
     uint8_t head[HEAD];
-    int ret = r->has_head ? 0 : record_head(r, err);
+    int ret = w->has_head ? 0 : record_head(w, err);
     memcpy(head, magic, sizeof magic);
-    store_be32(head + 8, VERSION);
-    store_be32(head + 12, 0);
-    store_be64(head + 16, r->old_size);
-    store_be64(head + 24, r->new_size);
-    store_be64(head + 32, r->records);
-    store_be64(head + 40, r->at);
+    store_be32(head + 8, w->sums > 1 ? VERSIONS : ONE_VERSION);
+    store_be32(head + 12, w->sums > 1 ? w->sums : 0);
+    store_be64(head + 16, w->old_size);
+    store_be64(head + 24, w->new_size);
+    store_be64(head + 32, w->records);
+    store_be64(head + 40, w->at);
     store_be32(head + 48, sum(head, 48));
     if (!ret)
-        ret = file_write(r->out->file, head, HEAD, host(0), err);
+        ret = file_write(w->out->file, head, HEAD, host(0), err);
     if (!ret)
-        ret = new_file_finish(r->out, err);
+        ret = new_file_finish(w->out, err);
     if (!ret)
-        ret = new_file_publish(r->out, err);
+        ret = new_file_publish(w->out, err);
     return ret;
 }
 
-void undo_withdraw(struct file *recorder)
+void undo_withdraw(struct undo_writer *w)
 {
-    new_file_withdraw(((struct recorder *)recorder)->out);
+    new_file_withdraw(w->out);
+}
+
+void undo_close(struct undo_writer *w)
+{
+    if (!w)
+        return;
+    new_file_close(w->out);
+    free(w->buf);
+    free(w);
 }
 
 /* ---- putting back -------------------------------------------------------------------------- */
@@ -228,6 +172,7 @@ struct undo {
     struct img_undone *result;
     struct img_error *err;
     uint64_t old_size, new_size, records, length;
+    uint32_t sums; /* of each sector */
     uint64_t image_size;
     uint8_t *buf;
     bool change, head; /* write to the image; and now only its first sector, or all but that */
@@ -259,11 +204,16 @@ static int read_head(struct undo *u)
         return ret;
     if (memcmp(head, magic, sizeof magic))
         return img_fail(u->err, EINVAL, "'%s' is not an undo file", u->undo->name);
-    if (load_be32(head + 8) != VERSION)
-        return img_fail(u->err, ENOTSUP, "'%s' is an undo file of version %" PRIu32 ", not %d",
-                        u->undo->name, load_be32(head + 8), VERSION);
+    uint32_t version = load_be32(head + 8);
+    if (version != ONE_VERSION && version != VERSIONS)
+        return img_fail(u->err, ENOTSUP,
+                        "'%s' is an undo file of version %" PRIu32 ", not %d or %d", u->undo->name,
+                        version, ONE_VERSION, VERSIONS);
     if (load_be32(head + 48) != sum(head, 48))
         return damaged(u, "its header's checksum is wrong");
+    u->sums = version == ONE_VERSION ? 1 : load_be32(head + 12);
+    if (!u->sums || u->sums > MAX_SUMS)
+        return damaged(u, "its number of checksums is impossible");
     u->old_size = load_be64(head + 16);
     u->new_size = load_be64(head + 24);
     u->records = load_be64(head + 32);
@@ -289,7 +239,7 @@ static int read_record(struct undo *u, uint64_t *at)
         len > u->new_size - off ||
         saved != (off < u->old_size ? min_u64(len, u->old_size - off) : 0))
         return damaged(u, "a record says something impossible");
-    size_t rest = (size_t)(len + SECTOR - 1) / SECTOR * 4 + saved;
+    size_t rest = (size_t)(len + SECTOR - 1) / SECTOR * 4 * u->sums + saved;
     if (u->length - *at - RECORD_HEAD < rest)
         return damaged(u, "a record is cut off");
     ret = file_read(u->undo, u->buf + RECORD_HEAD, rest, host(*at + RECORD_HEAD), u->err);
@@ -310,9 +260,19 @@ static bool is_zero(const uint8_t *p, size_t len)
     return true;
 }
 
-/* LEN bytes at OFF, of which SAVED are to be put back; NEW_SUM: of what the change put there. */
+/* Is it what the change put there, for good or for a while? */
+static bool is_new(const struct undo *u, const uint8_t *now, uint32_t len, const uint8_t *sums)
+{
+    uint32_t mine = sum(now, len);
+    for (uint32_t i = 0; i < u->sums; i++)
+        if (load_be32(sums + (size_t)i * 4) == mine)
+            return true;
+    return false;
+}
+
+/* LEN bytes at OFF, of which SAVED are to be put back; SUMS: of what the change put there. */
 static int put_sector(struct undo *u, const uint8_t *old, uint32_t len, uint32_t saved,
-                      uint64_t off, uint32_t new_sum)
+                      uint64_t off, const uint8_t *sums)
 {
     uint8_t now[SECTOR];
     int ret = file_read_padded(u->image, now, len, host(off), u->err);
@@ -321,7 +281,7 @@ static int put_sector(struct undo *u, const uint8_t *old, uint32_t len, uint32_t
     bool same = !memcmp(now, old, saved);
     if (!u->change) {
         bool is_old = same && is_zero(now + saved, len - saved);
-        return is_old || sum(now, len) == new_sum ? 0 : other_image(u, off);
+        return is_old || is_new(u, now, len, sums) ? 0 : other_image(u, off);
     }
     if ((off == 0) != u->head || !saved)
         return 0;
@@ -334,13 +294,13 @@ static int put_record(struct undo *u)
     uint64_t off = load_be64(u->buf);
     uint32_t len = load_be32(u->buf + 8), saved = load_be32(u->buf + 12);
     const uint8_t *sums = u->buf + RECORD_HEAD;
-    const uint8_t *old = sums + (size_t)(len + SECTOR - 1) / SECTOR * 4;
+    const uint8_t *old = sums + (size_t)(len + SECTOR - 1) / SECTOR * 4 * u->sums;
     int ret = 0;
     for (uint32_t at = 0; at < len && !ret; at += SECTOR) {
         uint32_t n = (uint32_t)min_u64(SECTOR, len - at);
         uint32_t kept = at < saved ? (uint32_t)min_u64(n, saved - at) : 0;
         ret = put_sector(u, old + min_u64(at, saved), n, kept, off + at,
-                         load_be32(sums + at / SECTOR * 4));
+                         sums + (size_t)(at / SECTOR) * 4 * u->sums);
     }
     return ret;
 }
@@ -396,8 +356,11 @@ int undo_apply(struct file *undo, struct file *image, struct img_undone *result,
                struct img_error *err)
 {
     struct undo u = {.undo = undo, .image = image, .result = result, .err = err};
-    u.buf = malloc(RECORD_ROOM);
-    int ret = u.buf ? read_head(&u) : img_fail_nomem(err);
+    int ret = read_head(&u);
+    if (!ret)
+        u.buf = record_room(u.sums);
+    if (!ret && !u.buf)
+        ret = img_fail_nomem(err);
     if (!ret)
         ret = file_size(image, &u.image_size, err);
     if (!ret)

@@ -224,7 +224,7 @@ int repair_round(struct repair_run *run, struct check_report *report, struct img
     struct repair r = {.c = &c, .q = q, .options = run->options, .err = err, .header = q->header};
     int ret = check_run(&c);
     run->changed = false;
-    /* what an earlier round has made free is in use until the header is written, the last of all */
+    /* what an earlier round has made free is what an undo leads back to first: it stays whole */
     r.append = run->overlay != NULL;
     if (!ret && what)
         ret = change(&r, run);

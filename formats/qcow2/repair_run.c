@@ -3,8 +3,8 @@
  *
  * What a round changes may be what another finding depends on: a refcount block that an L1 entry
  * takes for an L2 table, an entry that leads to where the file grows. So the image is looked at
- * again, as it would be, until there is nothing left to do; only then is the file changed, and each
- * sector once, in an order in which the rounds themselves are safe.
+ * again, as it would be, until there is nothing left to do; only then is the file changed, round
+ * after round, so that at every instant it is what one of them begins with or leaves.
  */
 #include "formats/qcow2/repair.h"
 #include "formats/qcow2/ondisk.h"
@@ -70,17 +70,23 @@ static int rounds(struct repair_run *run, struct check_report *report, struct im
 
 /* ---- the file ------------------------------------------------------------------------------ */
 
-static int save_undo(struct repair_run *run, struct file *image, struct file **recorder,
+static int save_change(void *opaque, host_off off, size_t len, const uint8_t *new,
+                       struct img_error *err)
+{
+    return undo_save(opaque, off, len, new, err);
+}
+
+static int save_undo(struct repair_run *run, struct file *image, struct undo_writer **undo,
                      struct img_error *err)
 {
-    struct overlay_progress ignored;
-    int ret = undo_start(recorder, image, run->options->undo_file, err);
+    unsigned versions = run->overlay ? overlay_versions(run->overlay) : 0;
+    int ret = undo_start(undo, image, run->options->undo_file, versions, err);
     if (ret < 0)
         return ret;
     if (run->overlay)
-        ret = overlay_replay(run->overlay, *recorder, UINT32_MAX, &ignored, err);
+        ret = overlay_each_change(run->overlay, save_change, *undo, err);
     if (!ret)
-        ret = undo_finish(*recorder, err);
+        ret = undo_finish(*undo, err);
     return ret < 0 ? img_prefix(err, ret, "Could not save what would be overwritten: ") : 0;
 }
 
@@ -97,22 +103,22 @@ static bool take_back(struct file *image, uint64_t before, const struct overlay_
 
 static int change_file(struct repair_run *run, struct file *image, struct img_error *err)
 {
-    struct file *recorder = NULL;
+    struct undo_writer *undo = NULL;
     struct overlay_progress done = {0};
     uint64_t before = 0;
     int ret = file_size(image, &before, err);
     if (!ret && run->options->undo_file)
-        ret = save_undo(run, image, &recorder, err);
+        ret = save_undo(run, image, &undo, err);
     if (!ret && run->overlay) {
         ret = overlay_replay(run->overlay, image, run->safe, &done, err);
         /* an undo file stays as long as there is a byte that it knows and the image does not */
-        if (ret < 0 && take_back(image, before, &done) && recorder)
-            undo_withdraw(recorder);
+        if (ret < 0 && take_back(image, before, &done) && undo)
+            undo_withdraw(undo);
         if (ret < 0 && done.begun &&
             run->new_header) /* which header the file has now, nobody knows */
             run->q->writable = false;
     }
-    file_close(recorder);
+    undo_close(undo);
     return ret;
 }
 

@@ -19,6 +19,31 @@
     "$QEMU_IMG create -q -f raw base.raw " size "\n"                                               \
     "$QEMU_IO -f raw -c 'write -P 0xb1 0 40k' -c 'write -P 0xb2 60k 40k' base.raw >>io.log\n"
 
+/* Images whose repair takes several rounds, before they are damaged. */
+#define ROUNDS_4K                                                                                  \
+    CREATE("cluster_size=4k", "256k")                                                              \
+    IO("-c 'write -P 1 0 30k' -c 'write -P 3 80k 8k'")                                             \
+    SNAPSHOT("one") IO("-c 'write -P 4 4k 6k'")
+#define ROUNDS_512                                                                                 \
+    CREATE("cluster_size=512", "200k")                                                             \
+    IO("-c 'write -P 1 0 30k' -c 'write -P 3 80k 8k'")                                             \
+    SNAPSHOT("one") IO("-c 'write -P 4 4k 6k'")
+#define ROUNDS_1_BIT                                                                               \
+    CREATE("cluster_size=1k,refcount_bits=1", "100k")                                              \
+    IO("-c 'write -P 1 0 30k' -c 'write -P 3 80k 8k' -c 'write -P 4 4k 6k'")
+#define ENTRY_WHERE_IT_GROWS ROUNDS_4K RAW("-c 'write -P 1 0x401d 1' -c 'write -P 0x50 0x401e 1'")
+#define ENTRY_AND_FLAGS                                                                            \
+    ROUNDS_512 RAW("-c 'write -P 0x80 0x8c8 1' -c 'write -P 0xc6 0x8ce 1' "                        \
+                   "-c 'write -P 0x80 0xa9d0 1'")
+/* The second round changes a table, in its place, that the first one has moved; an entry goes on
+ * leading behind the end. */
+#define TABLE_TWICE                                                                                \
+    ROUNDS_4K RAW("-c 'write -P 0x9b 0x1006 1' -c 'write -P 0x80 0x11000 1' "                      \
+                  "-c 'write -P 1 0x11005 1' -c 'write -P 0xd0 0x11006 1' "                        \
+                  "-c 'write -P 0 0x11008 1'")
+#define ENTRIES_TO_REFCOUNTS                                                                       \
+    ROUNDS_1_BIT RAW("-c 'write -P 0 0x1070 1' -c 'write -P 4 0x10b6 1' -c 'write -P 0 0x10c8 1'")
+
 static const struct recipe {
     const char *name, *script;
 } recipes[] = {
@@ -166,6 +191,19 @@ static const struct recipe {
          IO("-c 'write -P 3 4k 8k'") RAW("-c 'write -P 2 0x2001 1' -c 'write -P 1 0x200b 3'")},
     {"no refcounts", CREATE("cluster_size=4k", "256k") IO("-c 'write -P 1 0 30k'")
                          RAW("-c 'write -P 0 0x1000 8k'")},
+    {"in rounds: an entry leads where the file grows", ENTRY_WHERE_IT_GROWS},
+    {"in rounds: an entry leads where the file grows, and flags", ENTRY_AND_FLAGS},
+    {"in rounds: an entry leads to refcounts of one bit", ENTRIES_TO_REFCOUNTS},
+    {"in rounds: the refcount table as an L2 table", ROUNDS_1_BIT RAW("-c 'write -P 4 0xc06 1'")},
+    {"in rounds: a snapshot's L2 table where the file grows",
+     ROUNDS_4K RAW("-c 'write -P 1 0xf005 1' -c 'write -P 0x60 0xf006 1'")},
+    {"in rounds: a table changes in both", TABLE_TWICE},
+    {"repaired in rounds, a table in both, with its undo file",
+     TABLE_TWICE "$IMGTOOL check -q -r all --undo undo image.qcow2 2>>io.log || [ $? -eq 2 ]\n"},
+    {"repaired in rounds, with its undo file", ENTRY_WHERE_IT_GROWS UNDO("all")},
+    {"repaired in rounds, flags too, with its undo file", ENTRY_AND_FLAGS UNDO("all")},
+    {"repaired in rounds, refcounts of one bit, with its undo file",
+     ENTRIES_TO_REFCOUNTS UNDO("all")},
     {"a device with an old image",
      BASE("128k") CREATE("cluster_size=4k", "256k")
          IO("-c 'write -P 1 0 120k'") "$QEMU_IMG resize -q -f raw image.qcow2 300k\n"},

@@ -65,7 +65,8 @@ int check_disks(const struct scene *s, const struct disk *disks, struct damage *
     if (!ret)
         ret = img_check(img, &c, NULL, NULL, err);
     img_close(img);
-    *d = (struct damage){c.corruptions + c.check_errors, c.leaks};
+    /* what cannot be looked at counts once: how much of it there is depends on the file's length */
+    *d = (struct damage){c.corruptions + (c.check_errors != 0), c.leaks};
     return ret;
 }
 

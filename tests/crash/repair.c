@@ -45,7 +45,7 @@ static int compare(struct judge *second, const struct recorder *r, const struct 
         ret = judge_add_version(second, r->now, false, err);
     if (!ret)
         ret = check_disks(second->scene, r->now, &left, err);
-    if (!ret && !view_equal(&second->versions[0].view, &second->versions[1].view))
+    if (!ret && !view_keeps(&second->versions[0].view, &second->versions[1].view))
         ret = img_fail(err, EIO, "repaired, it shows something else");
     if (!ret && (left.corruptions > allowed->corruptions || left.leaks))
         ret = img_fail(err, EIO, "repaired, it has %" PRIu64 " corruptions and %" PRIu64 " leaks",

@@ -200,8 +200,8 @@ static void run_theirs(struct report *r, struct row *row, const struct subject *
 static void try_subject(struct report *r, struct row *row, const struct subject *s,
                         const struct scene *scene, struct run *theirs, struct run *ours)
 {
-    struct checker *checker = r->settings->use_qemu ? checker_start(scene->files, &scene->base)
-                                                    : NULL;
+    bool check = r->settings->use_qemu && !(s->flags & NO_CHECKER);
+    struct checker *checker = check ? checker_start(scene->files, &scene->base) : NULL;
     if (s->run) {
         *ours = (struct run){.judge = {.scene = scene, .checker = checker}};
         ours->log = &ours->stage.recorder.log;
@@ -219,6 +219,12 @@ static void try_subject(struct report *r, struct row *row, const struct subject 
     checker_stop(checker);
 }
 
+static void make_scene(struct scene *scene, const struct subject *s)
+{
+    scene_make(scene, s->image);
+    scene->damaged = s->flags & DAMAGED;
+}
+
 void report_subject(struct report *r, const struct subject *s)
 {
     const struct settings *o = r->settings;
@@ -229,12 +235,12 @@ void report_subject(struct report *r, const struct subject *s)
     struct scene scene;
     struct run theirs = {0}, ours = {0};
     bool compare = o->qemu_rows && o->use_qemu && s->qemu;
-    scene_make(&scene, s->image);
+    make_scene(&scene, s);
     if (compare)
         record(&theirs, s->qemu, s->flags, &scene);
     if (!s->run && compare) {
         scene_free(&scene);
-        scene_make(&scene, s->image);
+        make_scene(&scene, s);
     }
     if (!s->run)
         record(&ours, s->script, s->flags, &scene);

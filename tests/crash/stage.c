@@ -14,7 +14,8 @@ static int take_guest_from_handle(struct stage *s, struct view *v, bool durable,
 {
     size_t size = img_size(s->img);
     uint8_t *guest = must(malloc(size + 1));
-    int ret = img_read(s->img, guest, size, 0, err);
+    bool hidden;
+    int ret = view_read(s->img, s->scene, guest, &hidden, err);
     if (!ret && (size != v->size || (durable && memcmp(guest, v->guest, size) != 0)))
         ret = img_fail(err, EIO, "The handle shows something else than the file has");
     free(v->guest);

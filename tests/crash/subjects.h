@@ -29,6 +29,7 @@ enum subject_flags {
     EXPECT_BAD = 1 << 3, /* a writer that is wrong on purpose: to see that it is found out */
     ONLY_AFTER = 1 << 4, /* nothing is promised while it runs */
     CLOSED = 1 << 5,     /* stage->img is NULL: it opens the files itself */
+    NO_CHECKER = 1 << 6, /* qemu-img cannot check the start image */
     UNDOABLE = 1 << 7,   /* the script makes a file "undo", which always leads back */
     /* once a step is done and durable, this file has the very bytes that it has without failures */
     EXACT_IMAGE = 1 << 8,

@@ -98,17 +98,45 @@ static int take_info(struct view *v, struct img *img, struct img_error *err)
     return 0;
 }
 
-static int take_guest(struct view *v, struct img *img, struct img_error *err)
+enum { UNREADABLE = 0xee }; /* all bytes of a sector; no guest here writes these */
+
+static bool is_unreadable(const uint8_t *sector, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (sector[i] != UNREADABLE)
+            return false;
+    return true;
+}
+
+int view_read(struct img *img, const struct scene *s, uint8_t *buf, bool *hidden,
+              struct img_error *err)
+{
+    size_t size = img_size(img);
+    int ret = img_read(img, buf, size, 0, err);
+    if (ret >= 0 || !s->damaged)
+        return ret;
+    img_error_clear(err);
+    for (size_t at = 0; at < size; at += SECTOR) {
+        size_t n = (size_t)min_u64(SECTOR, size - at);
+        if (img_read(img, buf + at, n, at, NULL) < 0)
+            memset(buf + at, UNREADABLE, n);
+    }
+    *hidden = true;
+    return 0;
+}
+
+static int take_guest(struct view *v, const struct scene *s, struct img *img, bool *hidden,
+                      struct img_error *err)
 {
     v->size = img_size(img);
     v->guest = must(malloc(v->size + 1));
-    return img_read(img, v->guest, v->size, 0, err);
+    return view_read(img, s, v->guest, hidden, err);
 }
 
 /* ---- snapshots and bitmaps ---------------------------------------------------------------- */
 
 static int print_snapshot(FILE *out, const struct scene *s, const struct disk *disks,
-                          const char *id, struct img_error *err)
+                          const char *id, bool *hidden, struct img_error *err)
 {
     struct img *img = NULL;
     struct view v = {0};
@@ -117,7 +145,7 @@ static int print_snapshot(FILE *out, const struct scene *s, const struct disk *d
         ret = img->layers[0]->driver->select_snapshot(
             img->layers[0], &(struct img_open_options){.snapshot = id}, err);
     if (!ret)
-        ret = take_guest(&v, img, err);
+        ret = take_guest(&v, s, img, hidden, err);
     if (!ret)
         fprintf(out, "snapshot %s holds %zu bytes, hash %" PRIx64 "\n", id, v.size,
                 hash_bytes(0, v.guest, v.size));
@@ -180,7 +208,7 @@ static int take_kept(struct view *v, const struct scene *s, const struct disk *d
     int ret = 0;
     FILE *out = must(open_memstream(&v->kept, &length));
     for (size_t i = 0; q && i < q->snapshot_count && !ret; i++)
-        ret = print_snapshot(out, s, disks, q->snapshots[i].info.id, err);
+        ret = print_snapshot(out, s, disks, q->snapshots[i].info.id, &v->hidden, err);
     if (q)
         v->unknown = q->header.autoclear & ~(uint64_t)(AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW);
     if (q && !ret)
@@ -208,6 +236,18 @@ bool view_equal(const struct view *a, const struct view *b)
            !memcmp(a->guest, b->guest, a->size);
 }
 
+bool view_keeps(const struct view *a, const struct view *b)
+{
+    if (a->size != b->size || strcmp(a->info, b->info) || (!a->hidden && strcmp(a->kept, b->kept)))
+        return false;
+    for (size_t at = 0; at < a->size; at += SECTOR) {
+        size_t n = (size_t)min_u64(SECTOR, a->size - at);
+        if (memcmp(a->guest + at, b->guest + at, n) && !is_unreadable(a->guest + at, n))
+            return false;
+    }
+    return true;
+}
+
 bool scene_has_qcow2(const struct scene *s, const struct disk *d)
 {
     return !strcmp(s->format, "qcow2") && d->size >= 4 && !memcmp(d->data, "QFI\xfb", 4);
@@ -222,6 +262,7 @@ int view_take(struct view *v, const struct scene *s, const struct disk *disks,
               struct img_error *err)
 {
     struct img *img = NULL;
+    bool hidden;
     *v = (struct view){.image = scene_has_image(s, disks)};
     if (!v->image)
         return 0;
@@ -229,7 +270,7 @@ int view_take(struct view *v, const struct scene *s, const struct disk *disks,
     if (!ret)
         ret = take_info(v, img, err);
     if (!ret)
-        ret = take_guest(v, img, err);
+        ret = take_guest(v, s, img, &hidden, err);
     if (!ret)
         ret = take_kept(v, s, disks, img, err);
     img_close(img);

@@ -12,6 +12,7 @@ struct scene {
     unsigned files;
     struct disk base; /* the raw backing file; size 0: none */
     struct disk undo; /* the undo file of a repair; size 0: none */
+    bool damaged;     /* on purpose: parts of it may be unreadable */
 };
 
 void scene_free(struct scene *s);
@@ -31,16 +32,25 @@ bool scene_has_image(const struct scene *s, const struct disk *d);
 bool scene_has_qcow2(const struct scene *s, const struct disk *d);
 
 struct view {
-    bool image;     /* false: the file does not even claim to be one */
-    char *info;     /* size, features, names, lists of snapshots and bitmaps */
-    char *kept;     /* what the disks of all snapshots and the bitmaps hold */
-    uint8_t *guest; /* the active disk */
+    bool image; /* false: the file does not even claim to be one */
+    char *info; /* size, features, names, lists of snapshots and bitmaps */
+    char *kept; /* what the disks of all snapshots and the bitmaps hold */
+    uint8_t
+        *guest; /* the active disk; of a damaged image, sectors that cannot be read are marked */
     size_t size;
+    bool hidden;      /* a part of a snapshot cannot be read */
     uint64_t unknown; /* autoclear bits of features that are not known; no part of view_equal */
 };
 
 void view_free(struct view *v);
 bool view_equal(const struct view *a, const struct view *b);
+
+/* Does AFTER show all that BEFORE does? What could not be read may be anything. */
+bool view_keeps(const struct view *before, const struct view *after);
+
+/* All that IMG shows, into BUF. */
+int view_read(struct img *img, const struct scene *s, uint8_t *buf, bool *hidden,
+              struct img_error *err);
 
 /* Reads all of it from files. */
 int view_take(struct view *v, const struct scene *s, const struct disk *disks,

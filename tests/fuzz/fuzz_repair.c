@@ -6,6 +6,7 @@
  *   after a repair, a check finds what it said would be left, and a second repair finds nothing
  *   left to do
  *   undo brings back the image, byte for byte
+ *   wherever it is killed, undo does so too, and it can be repaired again, without leaks
  *
  * REPAIR_SURVEY=1 in the environment: go on after a broken promise, and count.
  */
@@ -13,13 +14,17 @@
 #include "lib/image.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_SIZE = 128 << 20 }; /* of an image here */
+enum {
+    MAX_SIZE = 128 << 20, /* of an image here */
+    MAX_KILLS = 8,        /* of one repair */
+};
 
 /* ---- a file in memory that can be written -------------------------------------------------- */
 
@@ -33,7 +38,9 @@ struct memory {
     struct bytes *b;
 };
 
-static bool too_large; /* a repair would have made it so: it shows nothing here */
+static bool too_large;            /* a repair would have made it so: it shows nothing here */
+static long writes;               /* so far */
+static long dead_from = LONG_MAX; /* from so many on, nothing is written any more */
 
 static struct bytes *bytes_of(struct file *f)
 {
@@ -78,6 +85,8 @@ static int memory_truncate(struct file *f, uint64_t size)
     too_large |= size > MAX_SIZE;
     if (too_large)
         return -EFBIG;
+    if (writes >= dead_from)
+        return -EIO;
     if (size > b->room) {
         b->room = size * 2;
         b->data = realloc(b->data, b->room);
@@ -92,7 +101,10 @@ static int memory_truncate(struct file *f, uint64_t size)
 
 static int memory_pwrite(struct file *f, const void *buf, size_t len, host_off off)
 {
-    int ret = off.v + len > bytes_of(f)->size ? memory_truncate(f, off.v + len) : 0;
+    int ret = writes >= dead_from               ? -EIO
+              : off.v + len > bytes_of(f)->size ? memory_truncate(f, off.v + len)
+                                                : 0;
+    writes++;
     if (!ret)
         memcpy(bytes_of(f)->data + off.v, buf, len);
     return ret;
@@ -239,6 +251,40 @@ static void undo(struct bytes *b, const char *path, const uint8_t *data, size_t 
     img_error_clear(&err);
 }
 
+/* The repair dies after N writes: what is then on the disk. */
+static void kill_at(long n, const uint8_t *data, size_t size, struct img_repair_options *o,
+                    const struct img_check *left)
+{
+    struct bytes b = copy(data, size), c;
+    struct img_check found = {0};
+    struct img_repair_options plain = {.what = o->what};
+    struct img_error err = IMG_ERROR_INIT;
+    unlink(o->undo_file);
+    writes = 0;
+    dead_from = n;
+    int ret = repair(&b, o, &found, NULL);
+    dead_from = LONG_MAX;
+    PROMISE(ret < 0, NULL);
+    c = copy(b.data, b.size);
+    ret = repair(&c, &plain, &found, &err);
+    PROMISE(!ret && found.leaks <= left->leaks, &err);
+    if (access(o->undo_file, F_OK) == 0)
+        undo(&b, o->undo_file, data, size);
+    PROMISE(same(&b, data, size), NULL);
+    img_error_clear(&err);
+    free(b.data);
+    free(c.data);
+}
+
+/* It made COUNT writes. */
+static void killed(long count, const uint8_t *data, size_t size, struct img_repair_options *o,
+                   const struct img_check *left)
+{
+    long step = 1 + count / MAX_KILLS;
+    for (long n = count % step; n < count; n += step)
+        kill_at(n, data, size, o, left);
+}
+
 static void use(const uint8_t *data, size_t size, unsigned what)
 {
     struct bytes b = copy(data, size);
@@ -254,7 +300,9 @@ static void use(const uint8_t *data, size_t size, unsigned what)
     doing = what == IMG_REPAIR_ALL ? "-r all" : "-r leaks";
     int dry = repair(&b, &plan, &planned, NULL);
     PROMISE(same(&b, data, size), NULL);
+    writes = 0;
     int ret = repair(&b, &all, &c, &err);
+    long count = writes;
     PROMISE(dry == ret || too_large, &err);
     if (too_large) {
         too_large = false;
@@ -270,6 +318,7 @@ static void use(const uint8_t *data, size_t size, unsigned what)
         PROMISE(!changes == same(&b, data, size), NULL);
         again(&b, what, &c);
         undo(&b, path, data, size);
+        killed(count, data, size, &all, &c);
     }
     unlink(path);
     img_error_clear(&err);

@@ -6,7 +6,8 @@
 
 enum { SECTOR = 512, SIZE = 40 * SECTOR + 100, MAX_LOG = 64 };
 
-/* A file that lists what is done to it: "write 3+2", in sectors, and "flush". */
+/* A file that lists what is done to it: "3=1,1", the first bytes of sectors 3 and 4, and "flush".
+ */
 struct log {
     struct file file;
     struct file *below;
@@ -16,9 +17,11 @@ struct log {
 static int log_pwrite(struct file *f, const void *buf, size_t len, host_off off)
 {
     struct log *l = (struct log *)f;
-    char line[40];
-    snprintf(line, sizeof line, "%zu+%zu ", (size_t)off.v / SECTOR, (len + SECTOR - 1) / SECTOR);
-    strcat(l->text, line);
+    char *at = l->text + strlen(l->text);
+    at += sprintf(at, "%zu", (size_t)off.v / SECTOR);
+    for (size_t i = 0; i < len; i += SECTOR)
+        at += sprintf(at, "%c%u", i ? ',' : '=', ((const uint8_t *)buf)[i]);
+    strcpy(at, " ");
     return l->below->ops->pwrite(l->below, buf, len, off);
 }
 
@@ -147,30 +150,100 @@ static void changes_are_done_in_stages(void **state)
     put(&s, 41 * SECTOR, SECTOR, 0);
     expect_contents(&s);
     assert_int_equal(overlay_replay(s.overlay, &s.log.file, UINT32_MAX, &p, NULL), 0);
-    assert_string_equal(s.log.text, "4+1 9+1 flush 0+1 5+1 flush 41+1 flush ");
+    assert_string_equal(s.log.text, "4=2,2 9=1 flush 0=3 5=4 flush 41=0 flush ");
     assert_true(p.inside && !p.begun);
     assert_int_equal(s.disk.size, s.size);
     assert_memory_equal(s.disk.data, s.expected, s.size);
     end(&s);
 }
 
-/* A header that leads behind the old end never leads to what was there for a while only. */
-static void behind_the_old_end_the_last_comes_first(void **state)
+/* What a stage wrote is done in its turn, whatever a later one writes there. */
+static void each_stage_is_done_as_it_was(void **state)
+{
+    static const size_t memory[] = {1 << 20, 0};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct scene s;
+        struct overlay_progress p;
+        begin(&s, memory[i]);
+        put(&s, 41 * SECTOR, SECTOR, 1);
+        put(&s, 0, SECTOR, 1);
+        put(&s, 9 * SECTOR, SECTOR, 1);
+        assert_int_equal(file_flush(s.overlay, NULL), 0);
+        put(&s, 0, SECTOR, 2);
+        put(&s, 9 * SECTOR, SECTOR, 1); /* the same again */
+        assert_int_equal(file_flush(s.overlay, NULL), 0);
+        put(&s, 41 * SECTOR, SECTOR, 3);
+        put(&s, 7 * SECTOR, SECTOR, 4);
+        put(&s, 7 * SECTOR, SECTOR, 5); /* within a stage, the last counts */
+        expect_contents(&s);
+        assert_int_equal(overlay_replay(s.overlay, &s.log.file, UINT32_MAX, &p, NULL), 0);
+        assert_string_equal(s.log.text, "0=1 9=1 41=1 flush 0=2 flush 7=5 41=3 flush ");
+        assert_memory_equal(s.disk.data, s.expected, s.size);
+        end(&s);
+    }
+}
+
+/* There and back: both ways are done. */
+static void a_stage_can_bring_back_what_was(void **state)
 {
     struct scene s;
     struct overlay_progress p;
+    uint8_t old[SECTOR];
     (void)state;
     begin(&s, 1 << 20);
-    put(&s, 41 * SECTOR, SECTOR, 1);
+    memcpy(old, s.expected + 3 * SECTOR, SECTOR);
+    put(&s, 3 * SECTOR, SECTOR, 1);
     assert_int_equal(file_flush(s.overlay, NULL), 0);
-    put(&s, 0, SECTOR, 2);
-    assert_int_equal(file_flush(s.overlay, NULL), 0);
-    put(&s, 41 * SECTOR, SECTOR, 3);
-    put(&s, 7 * SECTOR, SECTOR, 4);
+    assert_int_equal(file_write(s.overlay, old, SECTOR, host(3 * SECTOR), NULL), 0);
     assert_int_equal(overlay_replay(s.overlay, &s.log.file, UINT32_MAX, &p, NULL), 0);
-    assert_string_equal(s.log.text, "41+1 flush 0+1 flush 7+1 flush ");
-    assert_memory_equal(s.disk.data, s.expected, s.size);
+    assert_string_equal(s.log.text, "3=1 flush 3=3 flush ");
+    assert_memory_equal(s.disk.data + 3 * SECTOR, old, SECTOR);
     end(&s);
+}
+
+struct told {
+    char text[400];
+    unsigned versions;
+};
+
+/* "3+2=1,1:4,4": sectors, and the first byte of each version of each. */
+static int tell(void *opaque, host_off off, size_t len, const uint8_t *new, struct img_error *err)
+{
+    struct told *t = opaque;
+    size_t sectors = (len + SECTOR - 1) / SECTOR;
+    char *at = t->text + strlen(t->text);
+    (void)err;
+    at += sprintf(at, "%zu+%zu", (size_t)off.v / SECTOR, sectors);
+    for (size_t i = 0; i < sectors * t->versions; i++)
+        at += sprintf(at, "%c%u", i % t->versions ? ',' : i ? ':' : '=', new[i * SECTOR]);
+    strcpy(at, " ");
+    return 0;
+}
+
+static void what_changes_is_told_once_with_all_its_versions(void **state)
+{
+    static const size_t memory[] = {1 << 20, 0};
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct scene s;
+        uint8_t old[SECTOR];
+        begin(&s, memory[i]);
+        memcpy(old, s.expected + 6 * SECTOR, SECTOR);
+        put(&s, 9 * SECTOR, 2 * SECTOR, 1);
+        put(&s, 3 * SECTOR, SECTOR, 1);
+        assert_int_equal(file_write(s.overlay, old, SECTOR, host(6 * SECTOR), NULL), 0);
+        file_flush(s.overlay, NULL);
+        put(&s, 10 * SECTOR, SECTOR, 2);
+        put(&s, 45 * SECTOR, 100, 6);
+        file_flush(s.overlay, NULL);
+        put(&s, 10 * SECTOR, 2 * SECTOR, 3);
+        struct told told = {.versions = overlay_versions(s.overlay)};
+        assert_int_equal(told.versions, 3);
+        assert_int_equal(overlay_each_change(s.overlay, tell, &told, NULL), 0);
+        assert_string_equal(told.text, "3+1=1,1,1 9+3=1,1,1:1,2,3:3,3,3 45+1=6,6,6 ");
+        end(&s);
+    }
 }
 
 static void what_stays_the_same_is_not_written(void **state)
@@ -186,7 +259,7 @@ static void what_stays_the_same_is_not_written(void **state)
         assert_int_equal(file_write(s.overlay, sector, SECTOR, host(i * SECTOR), NULL), 0);
     }
     assert_int_equal(overlay_replay(s.overlay, &s.log.file, 0, &p, NULL), 0);
-    assert_string_equal(s.log.text, "2+1 flush ");
+    assert_string_equal(s.log.text, "2=3 flush ");
     assert_true(p.inside && p.begun);
     end(&s);
 }
@@ -226,7 +299,9 @@ int main(void)
         cmocka_unit_test(what_is_written_is_read),
         cmocka_unit_test(what_grows_is_a_hole_but_for_what_is_written),
         cmocka_unit_test(changes_are_done_in_stages),
-        cmocka_unit_test(behind_the_old_end_the_last_comes_first),
+        cmocka_unit_test(each_stage_is_done_as_it_was),
+        cmocka_unit_test(a_stage_can_bring_back_what_was),
+        cmocka_unit_test(what_changes_is_told_once_with_all_its_versions),
         cmocka_unit_test(what_stays_the_same_is_not_written),
         cmocka_unit_test(it_can_be_stopped_until_it_counts),
     };
