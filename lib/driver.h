@@ -186,6 +186,8 @@ struct driver_building {
     /* One for each thread; LEVEL 0 is the format's choice. */
     int (*compressor_create)(void **compressor, const void *builder, int level,
                              struct img_error *err);
+    /* What one takes, in bytes, at most. */
+    size_t (*compressor_memory)(const void *builder, int level);
     void (*compressor_destroy)(void *compressor);
     /* Into OUT, which has room for a unit. 0: it would not become shorter. */
     size_t (*compress)(void *compressor, const void *unit, void *out);

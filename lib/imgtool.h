@@ -1074,10 +1074,9 @@ struct img_convert_options {
  * fails, nothing has changed, but for a block device or, with IMG_CONVERT_EXISTING, an image,
  * which are written in place.
  *
- * The same source and options give the same bytes, whatever the number of threads. Memory: 1 MiB
- * (or a cluster, if it is larger) for each thread, twice with compression, and the tables at hand;
- * 64 MiB at most, whatever the sizes of the disks; but zstd's own memory comes on top, which at
- * its highest levels is tens of MiB a thread.
+ * The same source and options give the same bytes, whatever the number of threads. Memory: at most
+ * 64 MiB, whatever the sizes of the disks and the options are. Where THREADS would need more (large
+ * clusters, high levels of compression), there are fewer.
  *
  * Errors are those of img_open, img_create and img_write.
  */

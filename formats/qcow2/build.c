@@ -508,6 +508,12 @@ static int compressor_create(void **compressor, const void *builder, int level,
     return qcow2_compressor_create(compressor, &b->plan->header, level, err);
 }
 
+static size_t compressor_memory(const void *builder, int level)
+{
+    const struct builder *b = builder;
+    return qcow2_compressor_memory(&b->plan->header, level);
+}
+
 const struct driver_building qcow2_building = {
     .create = create,
     .destroy = destroy,
@@ -520,6 +526,7 @@ const struct driver_building qcow2_building = {
     .zero = zero,
     .finish = finish,
     .compressor_create = compressor_create,
+    .compressor_memory = compressor_memory,
     .compressor_destroy = qcow2_compressor_destroy,
     .compress = qcow2_compress,
 };

@@ -32,6 +32,7 @@ int build_refs_finish(struct build_refs *r, struct img_error *err);
 /* compressor.c */
 int qcow2_compressor_create(void **compressor, const struct qcow2_header *header, int level,
                             struct img_error *err);
+size_t qcow2_compressor_memory(const struct qcow2_header *header, int level);
 void qcow2_compressor_destroy(void *compressor);
 size_t qcow2_compress(void *compressor, const void *unit, void *out);
 

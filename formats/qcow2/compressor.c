@@ -106,6 +106,20 @@ int qcow2_compressor_create(void **out, const struct qcow2_header *header, int l
     return 0;
 }
 
+/*
+ * zstd: a hash table and a binary tree of 4 bytes for each two of the cluster's are the most; low
+ * levels have tables of a fixed size. What it says of that itself is not part of its stable
+ * interface.
+ */
+size_t qcow2_compressor_memory(const struct qcow2_header *header, int level)
+{
+    const size_t mib = 1 << 20, tables = (size_t)16 << header->cluster_bits;
+    if (header->compression != COMPRESSION_ZSTD)
+        return level < 10 ? mib : 9 * mib;
+    size_t most = level <= 3 ? mib : level <= 8 ? 6 * mib : tables;
+    return (tables < most ? tables : most) + (level <= 10 ? mib / 2 : mib * 5 / 4);
+}
+
 void qcow2_compressor_destroy(void *compressor)
 {
     struct compressor *c = compressor;

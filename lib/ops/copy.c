@@ -80,6 +80,11 @@ static bool is_shared(const struct copy_job *j, uint64_t off, const struct copy_
            *length >= SHARE_LEAST;
 }
 
+uint64_t copy_piece_size(const struct copy_job *j)
+{
+    return max_u64(max_u64(j->target->unit, j->source->largest), COPY_PIECE);
+}
+
 int copy_next(const struct copy_job *j, uint64_t *at, struct copy_piece *piece,
               struct img_error *err)
 {
@@ -101,7 +106,8 @@ int copy_next(const struct copy_job *j, uint64_t *at, struct copy_piece *piece,
         return copy_piece_add(piece, &p, err);
     }
     piece->kind = COPY_DATA;
-    uint64_t off = *at, end = min_u64(*at + max_u64(unit, COPY_PIECE), size), whole;
+    uint64_t off = *at, most = copy_piece_size(j), whole;
+    uint64_t end = min_u64(align_down(off + most, most > COPY_PIECE ? most : 1), size);
     for (;;) {
         p.length = min_u64(p.length, end - off);
         if (!is_data(j, &p) && !is_aligned(off, unit)) /* no more of it than belongs to the unit */
@@ -134,6 +140,8 @@ int copy_survey(const struct copy_job *j, uint64_t *bytes, struct img_error *err
             break;
         if (is_data(j, &p))
             *bytes += p.length;
+        if (p.kind == COPY_DATA && p.extent.kind == IMG_EXTENT_COMPRESSED)
+            j->source->largest = max_u64(j->source->largest, p.layer->cluster_size);
         if (p.kind != COPY_ABSENT && t->building)
             ret = t->building->expect(t->builder, guest(off), p.length, err);
         if (!ret && j->cancel && j->cancel->wanted(j->cancel->opaque))
@@ -247,6 +255,20 @@ static void clear(void *opaque, void *slot)
     copy_piece_free(c->job, slot);
 }
 
+static unsigned threads(const struct copy_job *j)
+{
+    enum { DECOMPRESSOR = 256 << 10, COMPRESSOR = 2 << 20 };
+    const struct copy_target *t = j->target;
+    uint64_t each = copy_piece_size(j);
+    if (j->source->largest)
+        each += j->source->largest + DECOMPRESSOR;
+    if (j->compress) /* that of an image that exists is the format's choice */
+        each += copy_piece_size(j) +
+                (t->building ? t->building->compressor_memory(t->builder, j->level) : COMPRESSOR);
+    unsigned most = (unsigned)max_u64(COPY_MEMORY / each, 1);
+    return j->threads < most ? j->threads : most;
+}
+
 int copy_run(const struct copy_job *job, uint64_t total, struct img_error *err)
 {
     struct copy c = {.job = job, .total = total};
@@ -262,7 +284,7 @@ int copy_run(const struct copy_job *job, uint64_t total, struct img_error *err)
     copy_source_rewind(job->source);
     progress_report(&job->progress, "copy", 0, total);
     pthread_mutex_init(&c.reporting, NULL);
-    int ret = workers_run(&steps, job->threads, err);
+    int ret = workers_run(&steps, threads(job), err);
     pthread_mutex_destroy(&c.reporting);
     if (!ret)
         progress_report(&job->progress, "copy", total, total);

@@ -7,7 +7,8 @@
  * their places (settle), and then written (finish). So the target is the same whatever the number
  * of threads is.
  *
- * Memory: a piece for each thread, twice where it is compressed.
+ * Memory: a piece for each thread, one more each where it is compressed or was, and a compressor.
+ * There are only as many threads as have COPY_MEMORY for that, but always one.
  */
 #ifndef LIB_OPS_COPY_H
 #define LIB_OPS_COPY_H
@@ -16,7 +17,7 @@
 
 #include <pthread.h>
 
-enum { COPY_PIECE = 1 << 20 };
+enum { COPY_PIECE = 1 << 20, COPY_MEMORY = 40 << 20 };
 
 enum copy_run_kind {
     RUN_DATA,
@@ -58,8 +59,8 @@ struct copy_job {
     bool in_order;   /* the source can only be read from front to end */
     bool compress;
     int level;
-    unsigned threads;
-    uint64_t rate; /* bytes a second; 0: as fast as it goes */
+    unsigned threads; /* as many as are wanted */
+    uint64_t rate;    /* bytes a second; 0: as fast as it goes */
     bool salvage;
     const struct cancel *cancel;
     void (*warn)(void *opaque, const char *message);
@@ -67,6 +68,9 @@ struct copy_job {
     void *opaque;
 };
 
+/* The most that a piece of data has: no compressed cluster of the source is read in parts. Known
+ * when the source was surveyed. */
+uint64_t copy_piece_size(const struct copy_job *job);
 /* Tells the builder what will come. *BYTES: how much of it is data. */
 int copy_survey(const struct copy_job *job, uint64_t *bytes, struct img_error *err);
 /* Gives all that is mapped as data a place, as a stream's tables need it beforehand. */

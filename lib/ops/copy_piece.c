@@ -113,7 +113,7 @@ static int make_buffer(const struct copy_job *j, struct copy_piece *p, struct im
 {
     if (p->buf)
         return 0;
-    p->buf = malloc((size_t)max_u64(j->target->unit, COPY_PIECE));
+    p->buf = malloc((size_t)copy_piece_size(j));
     return p->buf ? 0 : img_fail_nomem(err);
 }
 
@@ -204,7 +204,7 @@ static int make_compressor(const struct copy_job *j, struct copy_piece *p, struc
     const struct copy_target *t = j->target;
     if (p->compressor)
         return 0;
-    p->packed = malloc((size_t)max_u64(t->unit, COPY_PIECE));
+    p->packed = malloc((size_t)copy_piece_size(j));
     if (!p->packed)
         return img_fail_nomem(err);
     if (t->building)

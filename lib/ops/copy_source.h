@@ -32,7 +32,8 @@ struct copy_source {
     size_t count;
     uint64_t first; /* what is before it in the whole is left out */
     uint64_t size;
-    struct { /* the stretch of a host file that was asked for last */
+    uint64_t largest; /* compressed cluster that the survey met; 0: none */
+    struct {          /* the stretch of a host file that was asked for last */
         struct file *file;
         uint64_t start;
         struct file_extent extent;
