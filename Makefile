@@ -193,6 +193,8 @@ $(addprefix $(BUILD)/tests/unit/,test_alloc test_rebase test_relocate test_chang
 $(BUILD)/tests/unit/test_convert_faults: UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc \
     realloc free strdup strndup realpath getcwd open_memstream asprintf vasprintf pread64 pwrite64 \
     ftruncate64 fsync)
+$(BUILD)/tests/unit/test_resume_faults: UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,pwrite64 fsync \
+    fdatasync ftruncate64 renameat2 unlink clock_gettime)
 comma = ,
 
 $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o \

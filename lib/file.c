@@ -121,6 +121,16 @@ int file_truncate(struct file *f, uint64_t size, struct img_error *err)
     return ret < 0 ? img_fail_errno(err, -ret, "Could not resize file") : 0;
 }
 
+int file_forget_rest(struct file *f, enum preallocation mode, struct img_error *err)
+{
+    uint64_t size;
+    int ret = file_size(f, &size, err);
+    if (ret < 0 || size <= f->good)
+        return ret;
+    bool keep = mode == PREALLOC_FALLOC || mode == PREALLOC_FULL;
+    return (keep ? file_zero_keep : file_zero)(f, host(f->good), size - f->good, err);
+}
+
 void file_expect_write(struct file *f, host_off off, uint64_t len)
 {
     if (f->wants_notice && len >= WORTH_NOTICE)

@@ -93,6 +93,8 @@ struct file {
     uint32_t block;                       /* of a block device */
     bool whole;                           /* what lies past its end has been lost on the way */
     bool wants_notice;                    /* file_expect_write helps */
+    bool used;                            /* a new file that an earlier run has written */
+    uint64_t good;                        /* of that: what is behind it means nothing */
     const struct cancel *cancel;          /* NULL: nobody asks */
     const struct progress_sink *progress; /* told how far file_extend is; NULL: nobody listens */
 };
@@ -148,6 +150,10 @@ int file_truncate(struct file *f, uint64_t size, struct img_error *err);
 /* For who reads at length before writing: -ECANCELED when the file's owner asked to stop. */
 int file_go_on(const struct file *f, struct img_error *err);
 int file_flush(struct file *f, struct img_error *err);
+/* Of a used file: what lies behind what is good reads as zeroes; MODE: it keeps its space. */
+int file_forget_rest(struct file *f, enum preallocation mode, struct img_error *err);
+/* The names in the folder of PATH are on disk. */
+int file_flush_folder(const char *path, struct img_error *err);
 /* A hint that the range is about to be written, all of it, where the host is faster when it is
  * told: ext4 then writes into blocks that it has, instead of reserving one after the other. Changes
  * no length. */
@@ -184,10 +190,14 @@ int file_check_space(struct file *f, uint64_t bytes, struct img_error *err);
  *   new_file_close     in any case; what was not published is gone without a trace
  *
  * A block device is written in place: whoever does so writes last what makes it an image.
+ *
+ * With PARTIAL the file has a name meanwhile, ".NAME.imgtool-partial" in the same folder, and is
+ * locked; when one is there already, that is opened, as it is. On a block device it means nothing.
  */
 struct new_file_options {
     bool nocow;                /* no copy-on-write on btrfs, where that can be had */
     uint64_t extent_size_hint; /* XFS's allocation unit; 0: none */
+    bool partial;              /* it shall outlive who is interrupted */
     const struct cancel *cancel;
     const struct progress_sink *progress;
 };
@@ -199,6 +209,8 @@ struct new_file {
     char *temporary;  /* where it lies meanwhile; NULL: nowhere */
     bool in_place, published;
     bool unflushed; /* its folder is not flushed when it is published */
+    bool found;     /* partial: there was one already */
+    bool kept;      /* partial: new_file_close leaves it where it is */
 };
 
 int new_file_open(struct new_file **out, const char *path, const struct new_file_options *options,
@@ -207,6 +219,8 @@ int new_file_finish(struct new_file *n, struct img_error *err);
 int new_file_publish(struct new_file *n, struct img_error *err);
 /* Is N what will stand under the name PATH, or stands there now? */
 bool new_file_is(const struct new_file *n, const char *path);
+/* The name beside PATH of what belongs to it: ".NAME" and SUFFIX; for the caller to free. */
+char *new_file_beside(const char *path, const char *suffix);
 /* Takes back a published file, if there was none before it. */
 void new_file_withdraw(struct new_file *n);
 void new_file_close(struct new_file *n);

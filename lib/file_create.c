@@ -28,7 +28,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_LINKS = 40, MAX_RETRIES = 10, NEW_MODE = 0644 };
+enum { MAX_LINKS = 40, MAX_RETRIES = 10, NEW_MODE = 0644, NAME_PART = 200 };
 
 /* The folder of PATH, for the caller to free. */
 static char *folder_of(const char *path)
@@ -154,6 +154,68 @@ static int open_nameless(const char *folder, mode_t mode)
     return -1;
 }
 
+static const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+char *new_file_beside(const char *path, const char *suffix)
+{
+    char *folder = folder_of(path), *out = NULL;
+    if (folder && asprintf(&out, "%s/.%.*s%s", folder, (int)NAME_PART, last_part(path), suffix) < 0)
+        out = NULL;
+    free(folder);
+    return out;
+}
+
+/* It was left by an earlier run, and by nobody else. */
+static int check_partial(const struct new_file *n, int fd, struct img_error *err)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return cannot_create(n->temporary, errno, err);
+    if (!S_ISREG(st.st_mode) || st.st_nlink > 1 || (st.st_uid != geteuid() && st.st_uid != 0) ||
+        ((st.st_mode & S_IWOTH) && st.st_uid != geteuid()))
+        return img_fail(err, EPERM, "'%s' is there and belongs to another user", n->temporary);
+    return 0;
+}
+
+static int open_partial(struct new_file *n, const char *name, int *fd, struct img_error *err)
+{
+    const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+    n->temporary = new_file_beside(n->path, ".imgtool-partial");
+    if (!n->temporary)
+        return img_fail_nomem(err);
+    n->kept = true;
+    *fd = open(n->temporary, flags | O_CREAT | O_EXCL, n->old ? 0600 : NEW_MODE);
+    if (*fd >= 0)
+        return 0;
+    n->found = errno == EEXIST;
+    if (n->found)
+        *fd = open(n->temporary, flags);
+    if (*fd < 0)
+        return cannot_create(name, errno, err);
+    int ret = check_partial(n, *fd, err);
+    if (ret < 0)
+        close(*fd);
+    return ret;
+}
+
+/* One program at a time; and it is still what its name means. */
+static int lock_partial(struct new_file *n, struct img_error *err)
+{
+    struct stat st;
+    int ret = lock_take(n->file, LOCK_WRITER, err);
+    if (!ret && (stat(n->temporary, &st) < 0 || st.st_ino != n->file->id.inode))
+        ret = img_fail(err, EAGAIN, "'%s' is being replaced by other programs", n->path);
+    if (!ret && !n->found)
+        ret = file_flush_folder(n->path, err);
+    if (!ret)
+        n->kept = n->found;
+    return ret;
+}
+
 static int open_temporary(struct new_file *n, const char *name, int *fd, struct img_error *err)
 {
     mode_t mode = n->old ? 0600 : NEW_MODE;
@@ -197,14 +259,15 @@ static int create_beside(struct new_file *n, const char *name, const struct new_
                          struct img_error *err)
 {
     int fd;
-    int ret = open_temporary(n, name, &fd, err);
+    int ret = (o->partial ? open_partial : open_temporary)(n, name, &fd, err);
     if (ret < 0)
         return ret;
-    set_attributes(fd, o);
+    if (!n->found)
+        set_attributes(fd, o);
     ret = file_adopt_posix(&n->file, name, fd, err);
     if (ret < 0)
         close(fd);
-    return ret;
+    return ret < 0 || !o->partial ? ret : lock_partial(n, err);
 }
 
 int new_file_open(struct new_file **out, const char *name, const struct new_file_options *options,
@@ -292,9 +355,9 @@ static int put_in_place(struct new_file *n, struct img_error *err)
     return 0;
 }
 
-static int flush_folder(const struct new_file *n, struct img_error *err)
+int file_flush_folder(const char *path, struct img_error *err)
 {
-    char *folder = folder_of(n->path);
+    char *folder = folder_of(path);
     if (!folder)
         return img_fail_nomem(err);
     int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -315,13 +378,7 @@ int new_file_publish(struct new_file *n, struct img_error *err)
     if (ret < 0)
         return ret;
     n->published = true;
-    return n->unflushed ? 0 : flush_folder(n, err);
-}
-
-static const char *last_part(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
+    return n->unflushed ? 0 : file_flush_folder(n->path, err);
 }
 
 bool new_file_is(const struct new_file *n, const char *name)
@@ -352,7 +409,7 @@ void new_file_close(struct new_file *n)
 {
     if (!n)
         return;
-    if (n->temporary)
+    if (n->temporary && !n->kept)
         unlink(n->temporary);
     file_close(n->file);
     file_close(n->old);

@@ -1023,6 +1023,18 @@ enum img_convert_flags {
     /* A raw image, the only source, becomes the external data file of a new qcow2 image, without
      * being copied or changed. */
     IMG_CONVERT_ADOPT = 1 << 12,
+    /*
+     * When the call does not succeed, whatever ends it (a crash, too), what was copied is kept
+     * beside the target, as ".NAME.imgtool-partial", with a log, ".NAME.imgtool-resume"; a later
+     * call with this flag, the same target, sources and options goes on from there, and what it
+     * makes has the same bytes as if nothing had happened. -ESTALE: a source (its size, time of
+     * change, inode or first 64 KiB, of any layer) or an option is another now; the message says
+     * which, and nothing has changed. About once a second the target is flushed. The target must
+     * be a new file.
+     */
+    IMG_CONVERT_RESUME = 1 << 13,
+    /* A warning when what an interrupted call has kept is there, without IMG_CONVERT_RESUME. */
+    IMG_CONVERT_SAY_KEPT = 1 << 14,
 };
 
 /* Whether data is shared with the source's files, where both lie on one file system that can (XFS,

@@ -35,6 +35,7 @@ enum {
     REFLINK,
     VERIFY,
     ADOPT,
+    RESUME,
 };
 
 static int set_sparse(struct convert_request *r, const char *text)
@@ -156,6 +157,8 @@ static unsigned flag_of(int c)
         return IMG_CONVERT_VERIFY;
     case ADOPT:
         return IMG_CONVERT_ADOPT;
+    case RESUME:
+        return IMG_CONVERT_RESUME;
     case SKIP_BROKEN:
         return IMG_CONVERT_SKIP_BROKEN_BITMAPS;
     default:
@@ -236,6 +239,8 @@ static int run(struct convert_request *r)
     tool_open_options(r->tool, &r->open);
     if (!r->cache || !strcmp(r->cache, "unsafe"))
         r->convert.flags |= IMG_CONVERT_UNFLUSHED;
+    if (!r->tool->as_qemu)
+        r->convert.flags |= IMG_CONVERT_SAY_KEPT;
     r->convert.open = &r->open;
     r->convert.options = r->options;
     r->convert.warn = warn;
@@ -304,6 +309,7 @@ static int parse(struct convert_request *r, int argc, char **argv)
         {"reflink", required_argument, 0, REFLINK},
         {"verify", no_argument, 0, VERIFY},
         {"adopt", no_argument, 0, ADOPT},
+        {"resume", no_argument, 0, RESUME},
         {"object", required_argument, 0, OBJECT},
         {"image-opts", no_argument, 0, IMAGE_OPTS},
         {"force-share", no_argument, 0, 'U'},

@@ -150,6 +150,8 @@ const struct command commands[] = {
      "     share data with FILENAME instead of copying it, where both lie on one file system that "
      "can\n     (XFS, btrfs; default auto)\n"
      "  --verify\n     read TARGET back from its disk, and compare\n"
+     "  --resume\n     go on where the same command was interrupted; and keep what is copied, should "
+     "this one be\n"
      "  --adopt\n     copy nothing: the raw FILENAME becomes the data file of the new qcow2 "
      "TARGET\n"
      "  -m N\n     threads (1 to 16; default: one for each processor)\n"

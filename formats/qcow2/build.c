@@ -227,6 +227,16 @@ static int lay_out(struct builder *b, struct img_error *err)
     return 0;
 }
 
+/* Every cluster of a used file has its place already. */
+static int forget_all_but_data(struct builder *b, struct img_error *err)
+{
+    const struct qcow2_layout *l = b->layout;
+    int ret = file_truncate(b->file, l->end, err);
+    if (!ret)
+        ret = file_forget_rest(b->file, b->plan->preallocation, err);
+    return ret < 0 ? ret : file_zero_keep(b->file, host(0), min_u64(l->metadata, l->end), err);
+}
+
 static int start(void *builder, struct file *f, struct file *data_file, bool sequential,
                  struct img_error *err)
 {
@@ -236,14 +246,23 @@ static int start(void *builder, struct file *f, struct file *data_file, bool seq
     b->sequential = sequential;
     if (sequential && (b->mapped || b->layout->external_data))
         return img_fail(err, ENOTSUP, "A stream has no preallocation and no data file");
-    if (b->mapped)
-        return qcow2_write_new_tables(f, b->plan, err);
-    int ret = lay_out(b, err);
+    int ret = data_file && data_file->used
+                  ? file_forget_rest(data_file, b->plan->preallocation, err)
+                  : 0;
+    if (!ret && b->mapped && f->used)
+        ret = forget_all_but_data(b, err);
+    if (!ret && b->mapped)
+        ret = qcow2_write_new_tables(f, b->plan, err);
+    if (ret < 0 || b->mapped)
+        return ret;
+    ret = lay_out(b, err);
     if (ret < 0 || sequential)
         return ret < 0 ? ret : start_sequential(b, err);
-    if (!ret && f->device)
+    if (f->used)
+        ret = file_truncate(f, f->good, err);
+    if (!ret && (f->device || f->used))
         ret = qcow2_clear_header(f, err);
-    if (!ret && f->device) /* tables are written where they are not zero */
+    if (!ret && (f->device || f->used)) /* tables are written where they are not zero */
         ret = file_zero(f, host(cluster_size(b)), b->layout->metadata - cluster_size(b), err);
     if (!ret)
         ret = build_refs_init(&b->refs, b->layout, f, err);

@@ -343,7 +343,7 @@ int qcow2_write_new_tables(struct file *f, const struct qcow2_new *n, struct img
     uint64_t data = min_u64(l->metadata, l->end);
     if (!ret && f->device) /* what it held before is not the new guest's to read */
         ret = file_zero(f, host(data), l->end - data, err);
-    if (!ret)
+    if (!ret && !f->used)
         ret = file_extend(f, data, l->end, l->external_data ? PREALLOC_OFF : n->preallocation, err);
     if (ret < 0 && ret != -ECANCELED)
         img_prefix(err, ret, "Could not resize image: ");

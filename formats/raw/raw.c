@@ -261,6 +261,8 @@ static int build_start(void *builder, struct file *f, struct file *data_file, bo
     b->sequential = sequential;
     if (sequential)
         return 0;
+    if (f->used)
+        return file_forget_rest(f, b->layout->preallocation, err);
     int ret = file_extend(f, 0, b->layout->size, b->layout->preallocation, err);
     if (!ret && !f->device && b->layout->preallocation != PREALLOC_FULL)
         allocate_first_block(f, b->layout->size);

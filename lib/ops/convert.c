@@ -178,7 +178,11 @@ static int open_new(struct conversion *c, struct img_error *err)
     struct new_image *n = &c->target;
     int ret = keep_sources(c, err);
     if (!ret)
-        ret = new_image_open(n, err);
+        ret = new_image_open_files(n, err);
+    if (!ret)
+        ret = conversion_resume_find(c, err);
+    if (!ret && !c->goes_on)
+        ret = new_image_give_size(n, err);
     if (ret == -EFBIG)
         ret = new_image_explain_size(n, err);
     if (ret < 0)
@@ -220,8 +224,12 @@ static int convert_to_new(struct conversion *c, struct img_error *err)
     if (!ret)
         ret = conversion_try_sharing(c, err);
     if (!ret)
+        ret = conversion_resume_prepare(c, err);
+    if (!ret)
         ret = c->to.building->start(c->to.builder, n->image->file, n->data ? n->data->file : NULL,
                                     false, err);
+    if (!ret)
+        ret = conversion_resume_begin(c, err);
     if (!ret)
         ret = copy_run(&c->job, c->data_bytes, err);
     if (!ret)
@@ -360,6 +368,9 @@ static int convert(struct conversion *c, struct img_error *err)
         ret = conversion_check_bitmaps(c, err);
     if (ret < 0)
         return ret;
+    ret = conversion_resume_check(c, err);
+    if (ret < 0)
+        return ret;
     if (c->given->flags & IMG_CONVERT_ADOPT)
         return conversion_adopt(c, err);
     if (c->given->flags & IMG_CONVERT_TO_STREAM)
@@ -375,12 +386,15 @@ int conversion_run(struct conversion *c, const char *target,
     c->format = given->format ? given->format : "raw";
     c->target = (struct new_image){.in_chain = "The target is the source, or lies below it",
                                    .cancel = {given->cancelled, given->opaque},
-                                   .unflushed = given->flags & IMG_CONVERT_UNFLUSHED,
+                                   .partial = given->flags & IMG_CONVERT_RESUME,
+                                   .unflushed = (given->flags & IMG_CONVERT_UNFLUSHED) &&
+                                                !(given->flags & IMG_CONVERT_RESUME),
                                    .progress = {given->progress, given->opaque}};
     prepare_job(c);
     int ret = convert(c, err);
     if (ret < 0 && (given->flags & IMG_CONVERT_FROM_STREAM))
         conversion_explain_stream(c, ret, err);
+    conversion_resume_end(c, ret, err);
     if (c->to.building)
         c->to.building->destroy(c->to.builder);
     copy_source_free(&c->source);

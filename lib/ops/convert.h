@@ -19,6 +19,9 @@ struct conversion {
     struct copy_target to;
     struct copy_job job;
     uint64_t data_bytes;
+    bool goes_on; /* where an earlier run was interrupted */
+    char *began;  /* what the log knows that one by; NULL: nobody wants to resume this one */
+    size_t began_length;
     /* For who wants a part of the source's disk only: called when it is open, sets WINDOW. NULL:
      * all of it. */
     void (*choose_window)(struct conversion *c);
@@ -55,6 +58,16 @@ void conversion_explain_stream(const struct conversion *c, int ret, struct img_e
 /* Another handle for the new image, which has no name yet. */
 int conversion_reopen(const struct conversion *c, unsigned flags, struct img **out,
                       struct img_error *err);
+
+/* convert_resume.c; each does nothing unless a run that is interrupted shall be resumed */
+int conversion_resume_check(const struct conversion *c, struct img_error *err);
+/* The target's files are open: is there a run to go on with? Then they are as it left them. */
+int conversion_resume_find(struct conversion *c, struct img_error *err);
+/* All is known about the source's map, and nothing is copied yet. */
+int conversion_resume_prepare(struct conversion *c, struct img_error *err);
+int conversion_resume_begin(struct conversion *c, struct img_error *err);
+/* RET is what came out. */
+void conversion_resume_end(struct conversion *c, int ret, struct img_error *err);
 
 /* convert_verify.c: nothing unless it is wanted */
 int conversion_verify(const struct conversion *c, struct img_error *err);

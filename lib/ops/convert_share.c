@@ -34,7 +34,7 @@ int conversion_try_sharing(struct conversion *c, struct img_error *err)
     struct new_file *target = n->data ? n->data : n->image;
     bool whole = c->job.compress || !c->job.sparse || n->plan.data_preallocation != PREALLOC_OFF;
     bool possible = !whole && !target->in_place && !c->from_stream;
-    if (wanted == IMG_REFLINK_NEVER)
+    if (wanted == IMG_REFLINK_NEVER || c->goes_on) /* as it began */
         return 0;
     int ret = possible ? probe(target->file, data_file(c->images[0]), err) : -EOPNOTSUPP;
     if (ret == -EOPNOTSUPP && wanted == IMG_REFLINK_ALWAYS)

@@ -1,11 +1,14 @@
 #include "lib/ops/copy_engine.h"
 #include "lib/checked.h"
+#include "lib/bytes.h"
+#include "lib/ops/copy_log.h"
 #include "lib/workers.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 /* ---- taking pieces ------------------------------------------------------------------------- */
 
@@ -127,7 +130,16 @@ int copy_next(const struct copy_job *j, uint64_t *at, struct copy_piece *piece,
     return ret;
 }
 
-int copy_survey(const struct copy_job *j, uint64_t *bytes, struct img_error *err)
+/* Two maps that say the same are the same, however they are cut into parts. */
+static void sum_up(struct copy_job *j, uint64_t off, const struct copy_part *p)
+{
+    uint8_t buf[16];
+    store_be64(buf, off);
+    store_be64(buf + 8, p->length << 2 | (is_data(j, p) ? 0 : p->kind));
+    j->map_sum = (uint32_t)crc32(j->map_sum, buf, sizeof buf);
+}
+
+int copy_survey(struct copy_job *j, uint64_t *bytes, struct img_error *err)
 {
     const struct copy_target *t = j->target;
     struct copy_part p;
@@ -142,6 +154,7 @@ int copy_survey(const struct copy_job *j, uint64_t *bytes, struct img_error *err
             *bytes += p.length;
         if (p.kind == COPY_DATA && p.extent.kind == IMG_EXTENT_COMPRESSED)
             j->source->largest = max_u64(j->source->largest, p.layer->cluster_size);
+        sum_up(j, off, &p);
         if (p.kind != COPY_ABSENT && t->building)
             ret = t->building->expect(t->builder, guest(off), p.length, err);
         if (!ret && j->cancel && j->cancel->wanted(j->cancel->opaque))
@@ -219,6 +232,12 @@ static int work(void *opaque, void *slot, struct img_error *err)
     return ret < 0 ? ret : copy_piece_divide(c->job, p, err);
 }
 
+/* Does it count for how far the copy is? */
+static bool is_copied(const struct copy_piece *p)
+{
+    return p->kind == COPY_DATA || p->kind == COPY_SHARED;
+}
+
 static int settle(void *opaque, void *slot, struct img_error *err)
 {
     struct copy *c = opaque;
@@ -232,6 +251,9 @@ static int settle(void *opaque, void *slot, struct img_error *err)
         if (ret < 0)
             copy_failed(err, ret, "writing", r->offset);
     }
+    if (!ret && c->job->log)
+        ret = copy_log_settled(c->job->log, p->runs, p->run_count, p->start + p->length,
+                               is_copied(p) ? p->length : 0, c->job->source->size, &p->number, err);
     return ret;
 }
 
@@ -240,7 +262,9 @@ static int finish(void *opaque, void *slot, struct img_error *err)
     struct copy *c = opaque;
     struct copy_piece *p = slot;
     int ret = copy_target_finish(c->job->target, p, c->job->source->size, err);
-    if (ret < 0 || p->kind == COPY_ZERO || p->kind == COPY_ABSENT)
+    if (!ret && c->job->log)
+        ret = copy_log_finished(c->job->log, p->number, err);
+    if (ret < 0 || !is_copied(p))
         return ret;
     pthread_mutex_lock(&c->reporting);
     c->done += p->length;
@@ -269,6 +293,33 @@ static unsigned threads(const struct copy_job *j)
     return j->threads < most ? j->threads : most;
 }
 
+/* What an earlier copy has brought to disk is given its places again. */
+static int replay(struct copy *c, struct img_error *err)
+{
+    struct copy_log *log = c->job->log;
+    const uint64_t size = c->job->source->size;
+    struct copy_run r;
+    uint64_t end = 0, last = 0;
+    int ret;
+    while ((ret = copy_log_next(log, &r, err)) > 0) {
+        if (r.offset < last || r.offset >= size || !is_aligned(r.offset, c->job->target->unit))
+            return img_fail(err, EINVAL, "'%s' does not fit the disk", log->path);
+        ret = copy_target_replay(c->job->target, &r, err);
+        if (ret < 0)
+            return ret;
+        if (r.kind != RUN_ZERO)
+            end = max_u64(end, copy_run_end(&r, size));
+        last = r.offset + r.length;
+    }
+    if (!ret && (end != log->logged.end || log->logged.at > size ||
+                 last > align_up(size, c->job->target->unit)))
+        ret = img_fail(err, EINVAL, "'%s' does not fit the image", log->path);
+    c->at = log->logged.at;
+    c->done = log->logged.done;
+    copy_log_begin(log);
+    return ret;
+}
+
 int copy_run(const struct copy_job *job, uint64_t total, struct img_error *err)
 {
     struct copy c = {.job = job, .total = total};
@@ -282,9 +333,14 @@ int copy_run(const struct copy_job *job, uint64_t total, struct img_error *err)
         .clear = clear,
     };
     copy_source_rewind(job->source);
-    progress_report(&job->progress, "copy", 0, total);
+    int ret = job->log ? replay(&c, err) : 0;
+    if (ret < 0)
+        return ret;
+    progress_report(&job->progress, "copy", min_u64(c.done, total), total);
     pthread_mutex_init(&c.reporting, NULL);
-    int ret = workers_run(&steps, threads(job), err);
+    ret = workers_run(&steps, threads(job), err);
+    if (ret < 0 && job->log)
+        copy_log_stop(job->log);
     pthread_mutex_destroy(&c.reporting);
     if (!ret)
         progress_report(&job->progress, "copy", total, total);

@@ -50,6 +50,8 @@ struct copy_target {
     uint64_t below_size; /* zeroes behind it need not be said; UINT64_MAX: all must be */
 };
 
+struct copy_log;
+
 struct copy_job {
     struct copy_source *source;
     struct copy_target *target;
@@ -66,13 +68,15 @@ struct copy_job {
     void (*warn)(void *opaque, const char *message);
     struct progress_sink progress;
     void *opaque;
+    struct copy_log *log; /* NULL: who is interrupted has copied nothing */
+    uint32_t map_sum;     /* the survey's: where there is data, and where nothing */
 };
 
 /* The most that a piece of data has: no compressed cluster of the source is read in parts. Known
  * when the source was surveyed. */
 uint64_t copy_piece_size(const struct copy_job *job);
 /* Tells the builder what will come. *BYTES: how much of it is data. */
-int copy_survey(const struct copy_job *job, uint64_t *bytes, struct img_error *err);
+int copy_survey(struct copy_job *job, uint64_t *bytes, struct img_error *err);
 /* Gives all that is mapped as data a place, as a stream's tables need it beforehand. */
 int copy_place(const struct copy_job *job, struct img_error *err);
 /* Copies; TOTAL is what the survey found. */

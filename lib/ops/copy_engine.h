@@ -14,6 +14,7 @@ struct copy_piece {
     size_t run_count, run_room;
     uint8_t *buf, *packed;
     void *compressor;
+    uint64_t number; /* the log's */
 };
 
 /* copy.c: the piece at *AT, which moves behind it. */
@@ -34,6 +35,11 @@ int copy_target_settle(struct copy_target *t, struct copy_run *r, struct img_err
 /* SIZE: of the disk, behind which nothing is written. */
 int copy_target_finish(struct copy_target *t, const struct copy_piece *p, uint64_t size,
                        struct img_error *err);
+
+/* Gives a run that was written by an earlier copy the place that it had. */
+int copy_target_replay(struct copy_target *t, struct copy_run *r, struct img_error *err);
+/* The end of its place in the file. SIZE: of the disk. */
+uint64_t copy_run_end(const struct copy_run *r, uint64_t size);
 
 /* What was wrong, in QEMU's words; its own become the context. */
 int copy_failed(struct img_error *err, int ret, const char *doing, uint64_t offset);

@@ -33,10 +33,28 @@ static int place(struct copy_target *t, struct copy_run *r, struct img_error *er
     case RUN_SHARED:
         break;
     }
-    int ret = b->data(t->builder, off, r->length, &r->place, err);
-    if (!ret && r->kind == RUN_DATA && !t->stream)
+    return b->data(t->builder, off, r->length, &r->place, err);
+}
+
+static int place_and_tell(struct copy_target *t, struct copy_run *r, struct img_error *err)
+{
+    int ret = place(t, r, err);
+    if (!ret && r->kind == RUN_DATA)
         file_expect_write(r->place.file, r->place.host, min_u64(r->stored, t->size - r->offset));
     return ret;
+}
+
+int copy_target_replay(struct copy_target *t, struct copy_run *r, struct img_error *err)
+{
+    if (r->kind == RUN_COMPRESSED && (!t->building->compressed || r->length != t->unit))
+        return img_fail(err, EINVAL, "nothing is compressed so");
+    return place(t, r, err);
+}
+
+uint64_t copy_run_end(const struct copy_run *r, uint64_t size)
+{
+    uint64_t stored = r->kind == RUN_COMPRESSED ? r->stored : min_u64(r->length, size - r->offset);
+    return r->place.host.v + stored;
 }
 
 /* What a stream's tables say already is not said again. */
@@ -52,7 +70,7 @@ int copy_target_settle(struct copy_target *t, struct copy_run *r, struct img_err
 {
     if (t->stream)
         return write_to_stream(t, r, err);
-    return t->building ? place(t, r, err) : write_to_image(t, r, err);
+    return t->building ? place_and_tell(t, r, err) : write_to_image(t, r, err);
 }
 
 /* Where it turns out that something cannot be shared, it is copied. */

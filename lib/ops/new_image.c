@@ -138,6 +138,7 @@ static int open_one(struct new_image *n, struct new_file **out, const char *path
     struct new_file_options options = {
         .nocow = options_on(&n->options, "nocow"),
         .extent_size_hint = options_number(&n->options, "extent_size_hint", DEFAULT_EXTENT_SIZE),
+        .partial = n->partial,
         .cancel = n->cancel.wanted ? &n->cancel : NULL,
         .progress = &n->progress,
     };
@@ -148,31 +149,42 @@ static int open_one(struct new_image *n, struct new_file **out, const char *path
     return replaced ? new_image_check_kept(n, replaced, err) : 0;
 }
 
+int new_image_open_files(struct new_image *n, struct img_error *err)
+{
+    const char *data_file = n->plan.data_file;
+    int ret = open_one(n, &n->image, n->path, err);
+    if (ret < 0 || !data_file)
+        return ret;
+    if (new_file_is(n->image, data_file))
+        return img_fail(err, EINVAL, "Data file '%s' is the image itself", data_file);
+    return open_one(n, &n->data, data_file, err);
+}
+
 /* Both files lie on the same file system more often than not; each is asked for what it needs
  * alone. */
-static int open_data_file(struct new_image *n, struct img_error *err)
+static int give_data_size(struct new_image *n, struct img_error *err)
 {
     const struct create_plan *p = &n->plan;
     enum preallocation mode = p->data_preallocation;
     bool reserve = mode == PREALLOC_FALLOC || mode == PREALLOC_FULL;
-    if (new_file_is(n->image, p->data_file))
-        return img_fail(err, EINVAL, "Data file '%s' is the image itself", p->data_file);
-    int ret = open_one(n, &n->data, p->data_file, err);
-    if (!ret)
-        ret = file_truncate(n->data->file, p->data_size, err);
+    int ret = file_truncate(n->data->file, p->data_size, err);
     if (!ret && reserve)
         ret = file_check_space(n->data->file, p->data_size, err);
     return ret < 0 ? ret : file_extend(n->data->file, 0, p->data_size, mode, err);
 }
 
-int new_image_open(struct new_image *n, struct img_error *err)
+int new_image_give_size(struct new_image *n, struct img_error *err)
 {
-    int ret = open_one(n, &n->image, n->path, err);
-    if (!ret)
-        ret = file_truncate(n->image->file, n->plan.file_length, err);
+    int ret = file_truncate(n->image->file, n->plan.file_length, err);
     if (!ret)
         ret = file_check_space(n->image->file, n->plan.file_bytes, err);
-    return ret < 0 || !n->plan.data_file ? ret : open_data_file(n, err);
+    return ret < 0 || !n->data ? ret : give_data_size(n, err);
+}
+
+int new_image_open(struct new_image *n, struct img_error *err)
+{
+    int ret = new_image_open_files(n, err);
+    return ret < 0 ? ret : new_image_give_size(n, err);
 }
 
 /* What replaces a file is on disk before, always: else a crash could leave neither. */

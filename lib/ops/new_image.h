@@ -25,6 +25,7 @@ struct new_image {
     struct file_identity *chain; /* files that are not to be replaced */
     size_t chain_count;
     const char *in_chain; /* what is said when one of them would be */
+    bool partial;         /* the files have names of their own meanwhile (file.h) */
     bool unflushed;       /* a name that was free is given to a file that need not be on disk yet */
     struct new_file *image, *data;
 };
@@ -41,6 +42,9 @@ int new_image_keep_chain(struct new_image *n, struct layer *const *layers, unsig
 /* What the new image will read must not be what it replaces, or is written into: F. */
 int new_image_check_kept(const struct new_image *n, const struct file *f, struct img_error *err);
 int new_image_plan(struct new_image *n, struct img_error *err);
+/* The same in two steps: the files, and, where they are new or made empty, how long they are. */
+int new_image_open_files(struct new_image *n, struct img_error *err);
+int new_image_give_size(struct new_image *n, struct img_error *err);
 int new_image_open(struct new_image *n, struct img_error *err);
 int new_image_publish(struct new_image *n, struct img_error *err);
 void new_image_close(struct new_image *n);
