@@ -381,6 +381,8 @@ enum img_volume_kind {
     IMG_VOLUME_PARTITION,
     IMG_VOLUME_GROUP,   /* of LVM; its size is that of all its extents */
     IMG_VOLUME_LOGICAL, /* of LVM */
+    IMG_VOLUME_ARRAY,   /* of Linux's software RAID (superblocks of version 1) */
+    IMG_VOLUME_SUBVOLUME, /* of Btrfs, but the one that mounting shows */
 };
 
 enum img_content {
@@ -394,25 +396,30 @@ enum img_content {
     IMG_CONTENT_AMBIGUOUS, /* several that exclude each other: remains of an older one */
 };
 
-/* The disk, a partition, a volume of LVM. Strings are NULL where there is nothing to say, and hold
+/* The disk, a partition, an array, a volume of LVM or Btrfs. Strings are NULL where there is nothing to say, and hold
  * what the guest wrote. */
 struct img_volume {
     enum img_volume_kind kind;
-    char *name;      /* what Linux calls it on its first disk: "/dev/sda1", "/dev/GROUP/VOLUME" */
-    unsigned number; /* of a partition */
-    size_t parent;   /* the volume that it is a part of; of the disk: itself */
-    uint64_t start;  /* where on the disk; of a logical volume: its first byte there */
-    uint64_t size;
+    char *name;      /* what Linux calls it on its first disk: "/dev/sda1", "/dev/GROUP/VOLUME",
+                        "/dev/md127"; a subvolume: "btrfsvol:/dev/sda1/PATH" */
+    unsigned number; /* of a partition; the level of an array */
+    size_t parent;   /* the volume that it is a part of, or the first of them; of the disk: itself */
+    size_t group;    /* the group or array that it is a member of; 0, the disk: of none */
+    uint64_t start;  /* where on the disk; of an array or a logical volume: its first byte there */
+    uint64_t size;   /* of a subvolume 0 */
     /* the disk's partition table: */
     char *table, *table_id; /* "dos", "gpt", "sun", ...; libblkid's words */
     /* a partition's entry in it: */
     char *part_type;              /* "0x83", or a GUID */
-    char *part_uuid, *part_label; /* the first also of a logical volume: LVM's own */
+    char *part_uuid, *part_label; /* the first also of a logical volume and an array */
     uint64_t part_flags;
     /* what is inside: */
     enum img_content content;
     char *type; /* "ext4", "xfs", "swap", "LVM2_member", "crypto_LUKS", ...; libblkid's words */
     char *version, *uuid, *label;
+    /* What it says itself that it has: a file system as statvfs answers, a physical volume in its
+     * extents. 0: not known (other than ext, XFS, Btrfs, FAT). */
+    uint64_t content_size;
 };
 
 struct img_filesystems {
@@ -447,7 +454,7 @@ IMG_API int img_filesystems(struct img_filesystems **out, struct img *img,
 IMG_API void img_filesystems_free(struct img_filesystems *filesystems);
 
 /* "unknown", "filesystem", "swap", "lvm", "luks", "raid", "other", "ambiguous"; and "disk",
- * "partition", "volume-group", "logical-volume". These names do not change. */
+ * "partition", "volume-group", "logical-volume", "raid-array", "subvolume". These names do not change. */
 IMG_API const char *img_content_name(enum img_content content);
 IMG_API const char *img_volume_kind_name(enum img_volume_kind kind);
 

@@ -32,13 +32,19 @@ static size_t width(const char *s)
 /* What a volume is, in one word that says more than its content where it has none. */
 static const char *what(const struct img_volume *v)
 {
-    if (v->kind == IMG_VOLUME_GROUP)
+    if (v->kind == IMG_VOLUME_GROUP || v->kind == IMG_VOLUME_SUBVOLUME)
         return img_volume_kind_name(v->kind);
     if (v->content == IMG_CONTENT_UNKNOWN && v->table)
         return "partition-table";
     bool extended = v->part_type && (!strcmp(v->part_type, "0x5") || !strcmp(v->part_type, "0xf") ||
                                      !strcmp(v->part_type, "0x85"));
     return extended ? "extended" : img_content_name(v->content);
+}
+
+/* A group and a subvolume are wherever there is room. */
+static bool has_place(const struct img_volume *v)
+{
+    return v->kind != IMG_VOLUME_GROUP && v->kind != IMG_VOLUME_SUBVOLUME;
 }
 
 static int fill_row(char *row[COLUMNS], const struct img_volume *v)
@@ -50,8 +56,8 @@ static int fill_row(char *row[COLUMNS], const struct img_volume *v)
     row[1] = printable(what(v));
     row[2] = printable(type);
     row[3] = printable(v->label ? v->label : "-");
-    row[4] = printable(v->kind == IMG_VOLUME_GROUP ? "-" : start);
-    row[5] = printable(human_size(v->size, size));
+    row[4] = printable(has_place(v) ? start : "-");
+    row[5] = printable(v->kind == IMG_VOLUME_SUBVOLUME ? "-" : human_size(v->size, size));
     row[6] = printable(v->uuid ? v->uuid : v->table_id ? v->table_id : "-");
     for (int c = 0; c < COLUMNS; c++)
         if (!row[c])
@@ -108,6 +114,15 @@ static void print_partition(struct json *j, const struct img_volume *v)
     json_close(j, '}');
 }
 
+static void print_members(struct json *j, const struct img_filesystems *f, size_t group)
+{
+    json_open(j, "members", '[');
+    for (size_t i = 0; i < f->count; i++)
+        if (group && f->volumes[i].group == group)
+            json_string(j, NULL, f->volumes[i].name);
+    json_close(j, ']');
+}
+
 static void print_volume(struct json *j, const struct img_filesystems *f,
                          const struct img_volume *v)
 {
@@ -116,9 +131,10 @@ static void print_volume(struct json *j, const struct img_filesystems *f,
     json_string(j, "kind", img_volume_kind_name(v->kind));
     if (v->kind != IMG_VOLUME_DISK)
         json_string(j, "parent", f->volumes[v->parent].name);
-    if (v->kind != IMG_VOLUME_GROUP)
+    if (has_place(v))
         json_number(j, "start", v->start);
-    json_number(j, "size", v->size);
+    if (v->kind != IMG_VOLUME_SUBVOLUME)
+        json_number(j, "size", v->size);
     if (v->table) {
         json_open(j, "partition-table", '{');
         json_string(j, "type", v->table);
@@ -129,12 +145,20 @@ static void print_volume(struct json *j, const struct img_filesystems *f,
         print_partition(j, v);
     if (v->kind == IMG_VOLUME_LOGICAL)
         json_text(j, "lvm-uuid", v->part_uuid);
+    if (v->kind == IMG_VOLUME_ARRAY) {
+        json_text(j, "array-uuid", v->part_uuid);
+        json_number(j, "level", v->number);
+    }
+    if (v->kind == IMG_VOLUME_ARRAY || v->kind == IMG_VOLUME_GROUP)
+        print_members(j, f, (size_t)(v - f->volumes));
     if (v->kind != IMG_VOLUME_GROUP)
         json_string(j, "content", img_content_name(v->content));
     json_text(j, "type", v->type);
     json_text(j, "version", v->version);
     json_text(j, "label", v->label);
     json_text(j, "uuid", v->uuid);
+    if (v->content_size)
+        json_number(j, "content-size", v->content_size);
     json_close(j, '}');
 }
 

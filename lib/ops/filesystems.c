@@ -24,7 +24,7 @@ static const char *describe_trouble(unsigned trouble, const struct probe_report 
         return "the disk's tables lead to more work than those of any real disk";
     if (trouble & PROBE_TOO_LARGE || report->starved || report->outcome == PROBE_FAILED)
         return "a table on the disk claims to be larger than any real one";
-    return report->cut ? "the disk has more partitions than are listed" : NULL;
+    return report->cut ? "the disk has more partitions or volumes than are listed" : NULL;
 }
 
 static int add_trouble(struct img_filesystems *f, const char *trouble, struct img_error *err)
@@ -107,10 +107,9 @@ const char *img_content_name(enum img_content content)
 const char *img_volume_kind_name(enum img_volume_kind kind)
 {
     static const char *const names[] = {
-        [IMG_VOLUME_DISK] = "disk",
-        [IMG_VOLUME_PARTITION] = "partition",
-        [IMG_VOLUME_GROUP] = "volume-group",
-        [IMG_VOLUME_LOGICAL] = "logical-volume",
+        [IMG_VOLUME_DISK] = "disk",          [IMG_VOLUME_PARTITION] = "partition",
+        [IMG_VOLUME_GROUP] = "volume-group", [IMG_VOLUME_LOGICAL] = "logical-volume",
+        [IMG_VOLUME_ARRAY] = "raid-array",   [IMG_VOLUME_SUBVOLUME] = "subvolume",
     };
     return (unsigned)kind < sizeof names / sizeof *names ? names[kind] : NULL;
 }

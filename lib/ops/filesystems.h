@@ -18,6 +18,7 @@ enum {
     PROBE_RECORDS_MAX = 1024,
     PROBE_LABEL = 512, /* longer than any label: UDF's have 127 characters, Btrfs's 255 bytes */
     PROBE_NAME = 128,
+    PROBE_PATH = 1024,
     PROBE_ID = 64,
 };
 
@@ -25,10 +26,11 @@ enum {
 struct probe_record {
     uint32_t kind;    /* enum img_volume_kind */
     uint32_t content; /* enum img_content */
-    uint32_t number;  /* of a partition */
+    uint32_t number;  /* of a partition; an array's level */
     uint32_t parent;  /* the record it lies in; the disk: itself */
-    uint64_t start, size, flags;
-    char name[PROBE_NAME]; /* of LVM's volumes */
+    uint32_t group;   /* the record of what it is a member of; 0: of nothing */
+    uint64_t start, size, flags, content_size;
+    char name[PROBE_PATH]; /* of arrays and LVM's volumes; a subvolume's path */
     char table[PROBE_ID], table_id[PROBE_ID];
     char part_type[PROBE_ID], part_uuid[PROBE_ID], part_label[PROBE_NAME];
     char type[PROBE_ID], version[PROBE_ID], uuid[PROBE_ID], label[PROBE_LABEL];

@@ -17,13 +17,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { TEXT_MAX = 1 << 20, DEPTH = 6, WORD = 128, PVS = 64, UUID = 38 };
 
 struct pv {
     char alias[WORD];
-    bool here; /* on this disk: at */
+    bool here;       /* on this disk: */
+    uint32_t record; /* as that */
     uint64_t start, pe_start;
     uint64_t extents;
 };
@@ -50,36 +50,22 @@ struct lvm {
 /* ---- where the text is -------------------------------------------------------------------------
  */
 
-static uint64_t little(const uint8_t *p, unsigned bytes)
-{
-    uint64_t v = 0;
-    while (bytes--)
-        v = v << 8 | p[bytes];
-    return v;
-}
-
-static bool get(const struct search *s, void *buf, size_t len, uint64_t base, uint64_t off)
-{
-    return off <= s->size && base <= s->size - off &&
-           pread(s->fd, buf, len, (off_t)(base + off)) == (ssize_t)len;
-}
-
 /* The offset of the first area of metadata; 0: none. */
 static uint64_t find_area(const struct search *s, uint64_t base)
 {
     uint8_t label[4 * 512];
-    if (!get(s, label, sizeof label, base, 0))
+    if (!probe_read(s, label, sizeof label, base, 0))
         return 0;
     for (unsigned i = 0; i < 4; i++) {
         const uint8_t *sector = label + 512 * i;
-        uint64_t at = little(sector + 20, 4);
+        uint64_t at = probe_little(sector + 20, 4);
         if (memcmp(sector, "LABELONE", 8) != 0 || memcmp(sector + 24, "LVM2 001", 8) != 0 ||
             at > 512 - 40)
             continue;
         const uint8_t *p = sector + at + 40, *end = sector + 512;
-        while (p + 16 <= end && little(p, 8)) /* areas of data */
+        while (p + 16 <= end && probe_little(p, 8)) /* areas of data */
             p += 16;
-        return p + 32 <= end ? little(p + 16, 8) : 0;
+        return p + 32 <= end ? probe_little(p + 16, 8) : 0;
     }
     return 0;
 }
@@ -89,16 +75,17 @@ static char *read_text(const struct search *s, uint64_t base, size_t *length)
 {
     uint8_t head[512];
     uint64_t area = find_area(s, base);
-    if (!area || !get(s, head, sizeof head, base, area) ||
+    if (!area || !probe_read(s, head, sizeof head, base, area) ||
         memcmp(head + 4, " LVM2 x[5A%r0N*>", 16) != 0)
         return NULL;
-    uint64_t room = little(head + 32, 8), at = little(head + 40, 8), size = little(head + 48, 8);
+    uint64_t room = probe_little(head + 32, 8), at = probe_little(head + 40, 8),
+             size = probe_little(head + 48, 8);
     if (!size || size > TEXT_MAX || at < sizeof head || at >= room || size > room - sizeof head)
         return NULL;
     char *text = calloc(1, size + 1);
     uint64_t first = min_u64(size, room - at);
-    if (!text || !get(s, text, first, base, area + at) ||
-        (first < size && !get(s, text + first, size - first, base, area + sizeof head))) {
+    if (!text || !probe_read(s, text, first, base, area + at) ||
+        (first < size && !probe_read(s, text + first, size - first, base, area + sizeof head))) {
         free(text);
         return NULL;
     }
@@ -229,6 +216,7 @@ static void locate(struct lvm *l, struct pv *pv, const char *id)
         const struct probe_record *r = &report->records[i];
         if (r->content == IMG_CONTENT_LVM && !strcmp(r->uuid, id)) {
             pv->here = true;
+            pv->record = i;
             pv->start = r->start;
         }
     }
@@ -311,6 +299,20 @@ static void leave_lv(struct lvm *l)
         probe_inside(l->search, r, min_u64(inside, l->search->size - start));
 }
 
+/* What of its physical volumes is on this disk: that they are, and how much LVM uses of each. */
+static void mark_members(const struct lvm *l)
+{
+    for (unsigned i = 0; i < l->pv_count; i++) {
+        struct probe_record *r = &l->search->report->records[l->pvs[i].record];
+        uint64_t size;
+        if (!l->pvs[i].here)
+            continue;
+        r->group = l->group;
+        if (!__builtin_mul_overflow(l->pvs[i].extents, l->extent, &size) && size <= INT64_MAX)
+            r->content_size = size;
+    }
+}
+
 static bool is_known(const struct lvm *l)
 {
     const struct probe_report *report = l->search->report;
@@ -338,6 +340,7 @@ void probe_lvm(struct search *s, uint32_t pv)
             r = probe_add(s, IMG_VOLUME_GROUP, pv, s->report->records[pv].start, size);
         if (r) {
             l->group = s->report->count - 1;
+            mark_members(l);
             snprintf(r->name, sizeof r->name, "%s", l->path[0]);
             PUT(r, uuid, l->id);
             walk(l, enter_lv, leave_lv, assign_lv);

@@ -90,6 +90,7 @@ void probe_inside(struct search *s, struct probe_record *r, uint64_t size)
         PUT(r, version, value(pr, "VERSION"));
         PUT(r, uuid, value(pr, "UUID"));
         PUT(r, label, value(pr, "LABEL"));
+        r->content_size = probe_content_size(s, r);
     }
     blkid_free_probe(pr);
 }
@@ -140,6 +141,12 @@ static void find_partitions(struct search *s, blkid_probe pr)
         add_partition(s, blkid_partlist_get_partition(list, i));
 }
 
+/* Of what is striped, only the first piece can be read like this. */
+static bool is_in_one_piece(const struct probe_record *r)
+{
+    return r->kind != IMG_VOLUME_ARRAY || r->number == 1;
+}
+
 /* All that is seen when sectors have SECTOR_SIZE bytes. Returns how many partitions hold something
  * that is known. */
 static uint32_t look(struct search *s, unsigned sector_size)
@@ -161,9 +168,15 @@ static uint32_t look(struct search *s, unsigned sector_size)
             probe_inside(s, r, r->size);
         known += r->content != IMG_CONTENT_UNKNOWN;
     }
+    probe_md(s);
+    count = report->count;
     for (uint32_t i = 0; i < count; i++)
-        if (!strcmp(report->records[i].type, "LVM2_member"))
+        if (!strcmp(report->records[i].type, "LVM2_member") && is_in_one_piece(&report->records[i]))
             probe_lvm(s, i);
+    count = report->count;
+    for (uint32_t i = 0; i < count; i++)
+        if (!strcmp(report->records[i].type, "btrfs") && is_in_one_piece(&report->records[i]))
+            probe_btrfs(s, i);
     return known;
 }
 

@@ -185,7 +185,8 @@ static void reap(struct supervisor *s)
     bool by_limit = got == s->child && WIFSIGNALED(status) && WTERMSIG(status) == SIGXCPU;
     if (by_limit)
         s->trouble |= PROBE_TOO_LONG;
-    if (!s->failed && !(s->trouble & PROBE_TOO_LONG) && got == s->child && WIFSIGNALED(status))
+    /* it ends with 0, unless a sanitizer ends it */
+    if (!s->failed && !(s->trouble & PROBE_TOO_LONG) && got == s->child && status)
         s->trouble |= PROBE_DIED;
 }
 

@@ -4,6 +4,8 @@
 
 #include "lib/ops/filesystems.h"
 
+#include <unistd.h>
+
 struct search {
     struct probe_report *report;
     int fd;
@@ -21,7 +23,33 @@ void probe_put(char *field, size_t room, const char *text);
 
 #define PUT(record, field, text) probe_put((record)->field, sizeof(record)->field, (text))
 
+/* An integer of BYTES bytes, the lowest first. */
+static inline uint64_t probe_little(const uint8_t *p, unsigned bytes)
+{
+    uint64_t v = 0;
+    while (bytes--)
+        v = v << 8 | p[bytes];
+    return v;
+}
+
+/* LEN bytes, OFF bytes behind BASE; false: the disk has not as many. */
+static inline bool probe_read(const struct search *s, void *buf, size_t len, uint64_t base,
+                              uint64_t off)
+{
+    return off <= s->size && base <= s->size - off &&
+           pread(s->fd, buf, len, (off_t)(base + off)) == (ssize_t)len;
+}
+
+/* filesystems_size.c: how large the file system in R says that it is; 0: not known. */
+uint64_t probe_content_size(const struct search *s, const struct probe_record *r);
+
+/* filesystems_md.c: adds the arrays that the members found until now make up. */
+void probe_md(struct search *s);
+
 /* filesystems_lvm.c: adds the group that the physical volume PV belongs to, and what is in it. */
 void probe_lvm(struct search *s, uint32_t pv);
+
+/* filesystems_btrfs.c: adds the subvolumes of the file system FS. */
+void probe_btrfs(struct search *s, uint32_t fs);
 
 #endif

@@ -208,8 +208,11 @@ static void test_lies_are_refused(void **state)
     REFUSED(sector_size, 0);
     REFUSED(records[0].kind, IMG_VOLUME_PARTITION);
     REFUSED(records[1].kind, IMG_VOLUME_DISK);
-    REFUSED(records[1].kind, IMG_VOLUME_LOGICAL + 1);
+    REFUSED(records[1].kind, IMG_VOLUME_SUBVOLUME + 1);
     REFUSED(records[1].kind, IMG_VOLUME_LOGICAL); /* without a name */
+    REFUSED(records[1].kind, IMG_VOLUME_SUBVOLUME);
+    REFUSED(records[1].group, 2);
+    REFUSED(records[1].content_size, UINT64_MAX);
     REFUSED(records[1].content, IMG_CONTENT_AMBIGUOUS + 1);
     REFUSED(records[1].number, UINT32_MAX);
     REFUSED(records[1].parent, 1);

@@ -61,7 +61,9 @@ static int measure_all(struct guest *guest, struct report *r)
     for (size_t i = 0; i < guest->volumes->count; i++) {
         const struct img_volume *v = &guest->volumes->volumes[i];
         lvm |= v->content == IMG_CONTENT_LVM || v->content == IMG_CONTENT_LUKS;
-        if (v->content == IMG_CONTENT_FILESYSTEM)
+        bool listed_by_lvm = v->kind == IMG_VOLUME_LOGICAL;
+        bool shares_space = v->kind == IMG_VOLUME_SUBVOLUME;
+        if (v->content == IMG_CONTENT_FILESYSTEM && !listed_by_lvm && !shares_space)
             failed |= measure(guest, r, v->name);
     }
     char **volumes = lvm ? guestfs_lvs(guest->g) : NULL;
