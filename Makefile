@@ -292,10 +292,11 @@ nightly: ## Random runs at length: 2,000 sequences of guest writes (SEQUENCES), 
 	    CHAINS=$(or $(CHAINS),1500) $(TEST_ENV) tests/interop/test_chains && \
 	    CHAIN_STATES=10000 $(TEST_ENV) tests/crash/test_chains
 
-guest: ## Guests' files at length: 50 mounts in a row (CYCLES), every disk in every form
+guest: ## Guests' files at length: 50 mounts in a row (CYCLES), every disk in every form; for root, as root too
 	$(DEPS) build test guest
 	$(SUBMAKE) all test-programs guest-disks
-	@CYCLES=$(or $(CYCLES),50) $(TEST_ENV) tests/guest/test_mount -v Long
+	@export CYCLES=$(or $(CYCLES),50) $(TEST_ENV) && tests/guest/test_mount -v Long && \
+	    { test "$$(id -u)" != 0 || GUEST_USER=root tests/guest/test_mount -v Long; }
 
 crash-mutants: ## Each flush left out, in the runs and in the sources: the crash tests must find it
 	$(DEPS) build test

@@ -1,11 +1,16 @@
 """What the tests share that start libguestfs's appliance, as an ordinary user."""
+import fcntl
 import hashlib
 import io
 import json
 import os
 import pathlib
+import pty
+import select
 import subprocess
 import tarfile
+import termios
+import time
 import unittest
 
 import disks
@@ -14,6 +19,19 @@ import user
 QEMU_IMG = os.environ.get("QEMU_IMG") or "qemu-img"
 QEMU_IO = os.environ.get("QEMU_IO") or "qemu-io"
 LIMIT = 280
+
+# A /dev of one's own: some devices are the machine's, some cannot be opened, some are plain files.
+# And files of the machine that cannot be opened.
+OWN_DEV = """
+dev=$1 real=$2 closed=$3 plain=$4 hidden=$5; shift 5
+mkdir -p "$dev" && mount -t tmpfs none "$dev" || exit 9
+for name in $real; do : >"$dev/$name" && mount --bind "/dev/$name" "$dev/$name" || exit 9; done
+for name in $closed; do : >"$dev/$name" && chmod 000 "$dev/$name"; done
+for name in $plain; do : >"$dev/$name" && chmod 666 "$dev/$name"; done
+for path in $hidden; do : >"$dev/hidden" && chmod 000 "$dev/hidden" && mount --bind "$dev/hidden" "$path" || exit 9; done
+ln -s /proc/self/fd "$dev/fd" && mount --rbind "$dev" /dev || exit 9
+exec "$@"
+"""
 
 
 def digest(path):
@@ -32,14 +50,60 @@ class Case(unittest.TestCase):
         self.dir = self.folder / "mnt"
         self.as_user("mkdir", self.dir)
 
-    def as_user(self, *words, data=None, **more):
+    def environment(self):
         env = dict(os.environ, HOME=str(self.folder), TMPDIR=str(self.folder))
         for name in ("XDG_RUNTIME_DIR", "LIBGUESTFS_BACKEND", "LIBGUESTFS_BACKEND_SETTINGS"):
             env.pop(name, None)
-        done = subprocess.run([*self.prefix, *map(str, words)], cwd=self.folder, env=env, input=data,
-                              timeout=LIMIT, check=False, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                              **more)
+        env.setdefault("LIBGUESTFS_CACHEDIR", "/var/tmp")  # one appliance for all tests, as people have it
+        return env
+
+    def as_user(self, *words, data=None, **more):
+        return self.run_in(self.environment(), [*self.prefix, *words], input=data, **more)
+
+    def run_in(self, env, words, **more):
+        done = subprocess.run([*map(str, words)], cwd=self.folder, env=env, timeout=LIMIT, check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
         return done.returncode, done.stdout, done.stderr.decode()
+
+    def with_dev(self, *words, closed="", plain="", without="", hidden="", **env):
+        """As as_user, with a /dev in which some are CLOSED, PLAIN files, or not there; HIDDEN are paths."""
+        real = [name for name in ("null", "zero", "full", "random", "urandom", "tty", "fuse")
+                if name not in (*closed.split(), *plain.split(), *without.split())]
+        own = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+        less = self.prefix or ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+        return self.run_in({**self.environment(), **env},
+                           [*own, "sh", "-c", OWN_DEV, "sh", self.folder / "dev", " ".join(real), closed, plain,
+                            hidden, *less, *words])
+
+    def on_terminal(self, *words, typed=()):
+        """Runs WORDS with a terminal for its input and its messages. TYPED has pairs: when the first has
+        appeared there, the second is typed. Returns exit status, output, and what the terminal showed."""
+        master, slave = pty.openpty()
+        child = subprocess.Popen([*self.prefix, *map(str, words)], cwd=self.folder, env=self.environment(),
+                                 stdin=slave, stdout=subprocess.PIPE, stderr=slave, start_new_session=True,
+                                 preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        os.close(slave)
+        shown, said, typed, until = b"", b"", list(typed), time.monotonic() + LIMIT
+        sources = [master, child.stdout.fileno()]
+        while sources and time.monotonic() < until:
+            for fd in select.select(sources, [], [], 1)[0]:
+                try:
+                    data = os.read(fd, 65536)
+                except OSError:  # nobody has the terminal open any more
+                    data = b""
+                if not data:
+                    sources.remove(fd)
+                elif fd == master:
+                    shown += data
+                else:
+                    said += data
+            if typed and typed[0][0] in shown:
+                os.write(master, typed.pop(0)[1])
+        child.stdout.close()
+        os.close(master)
+        if sources:
+            child.kill()
+        return child.wait(), said, shown.decode()
 
     def ok(self, *words, **more):
         """Its output. What it says of KVM, once, is no failure."""
@@ -90,7 +154,9 @@ class Case(unittest.TestCase):
         self.assertEqual(found, {**disks.files(), **(more or {})})
 
     def records(self):
-        return json.loads(self.imgtool_ok("mount", "--list", "--output=json"))
+        """Of this test: root sees everybody's."""
+        found = json.loads(self.imgtool_ok("mount", "--list", "--output=json"))
+        return [r for r in found if r["directory"].startswith(str(self.folder))]
 
     def appliances(self):
         """QEMU's processes that have a file of this test's folder open."""

@@ -60,8 +60,9 @@ static void go_to_background(int ready)
     close(null);
 }
 
+/* *KEPT: there is a record. */
 static int serve(struct guest *guest, const struct mount_request *r, struct record *record,
-                 int ready)
+                 int ready, bool *kept)
 {
     if (guestfs_mount_local(guest->g, r->dir, GUESTFS_MOUNT_LOCAL_READONLY,
                             r->guest.writable ? 0 : 1, -1) < 0)
@@ -72,6 +73,7 @@ static int serve(struct guest *guest, const struct mount_request *r, struct reco
         unmount_fuse(r->dir, true);
         return 1;
     }
+    *kept = true;
     signals_unmount(r->dir);
     if (signals_pending())
         unmount_fuse(r->dir, true);
@@ -101,10 +103,11 @@ static int stay(struct tool *tool, const struct mount_request *r, int ready)
     if (guest_start(tool, &guest, &r->guest))
         return 1;
     int failed = describe(&record, &guest, r) || guest_mount(&guest, &r->guest);
+    bool kept = false;
     if (!failed)
-        failed = serve(&guest, r, &record, ready);
+        failed = serve(&guest, r, &record, ready, &kept);
     failed |= guest_end(&guest);
-    if (record.image)
+    if (kept)
         leave(&record, failed);
     record_clear(&record);
     return failed;
@@ -201,10 +204,8 @@ static int check_dir(struct tool *tool, struct mount_request *r, const char *dir
                                             : strerror(errno));
     if (!S_ISDIR(st.st_mode))
         return tool_error(tool, "Could not mount on '%s': it is not a folder", dir);
-    if (access("/dev/fuse", R_OK | W_OK) < 0)
-        return tool_error(tool, "Mounting needs /dev/fuse, which is %s",
-                          errno == ENOENT ? "not there: 'modprobe fuse' as root"
-                                          : "not yours to open: 'chmod 666 /dev/fuse' as root");
+    if (doctor_fuse(tool))
+        return 1;
     r->dir = realpath(dir, NULL);
     return r->dir ? 0 : tool_error(tool, "Could not resolve '%s': %s", dir, strerror(errno));
 }

@@ -17,4 +17,8 @@ int cmd_df(struct tool *tool, int argc, char **argv);
 /* doctor.c: says what mounting needs and whether it is here. 1: something is missing. */
 int doctor(struct tool *tool);
 
+/* Complain, and return 1, when the appliance, or mounting here, misses something. */
+int doctor_appliance(struct tool *tool);
+int doctor_fuse(struct tool *tool);
+
 #endif

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,54 +27,132 @@ static bool in_path(const char *program)
     return found;
 }
 
-/* A line of the report; MEND is printed where it is not well. Returns 1 then. */
-static int say(bool well, const char *what, const char *state, const char *mend)
+/* Something that mounting needs: how it is here, and the command that mends it. */
+struct need {
+    const char *what;
+    bool well;
+    char state[PATH_MAX + 64], mend[PATH_MAX + 64];
+};
+
+static void need_program(struct need *n, const char *program, const char *package)
 {
-    printf("%-8s %s: %s\n", well ? "ok" : "MISSING", what, state);
-    if (!well)
-        printf("         %s\n", mend);
-    return !well;
+    n->what = program;
+    n->well = in_path(program);
+    snprintf(n->state, sizeof n->state, "%s", n->well ? "found" : "not found");
+    snprintf(n->mend, sizeof n->mend, "apt-get install %s", package);
 }
 
-static int check_fuse(void)
+/* The virtual machine itself: libguestfs knows its path. */
+static void need_qemu(struct need *n)
 {
-    bool there = access("/dev/fuse", F_OK) == 0, open_ = access("/dev/fuse", R_OK | W_OK) == 0;
-    int bad = say(open_, "FUSE",
-                  open_   ? "/dev/fuse can be opened"
-                  : there ? "/dev/fuse is not yours to open"
-                          : "/dev/fuse is not there",
-                  there ? "as root: chmod 666 /dev/fuse" : "as root: modprobe fuse");
-    bool tool = in_path("fusermount") || in_path("fusermount3");
-    return bad +
-           say(tool, "fusermount", tool ? "found" : "not found", "as root: apt-get install fuse3");
+    guestfs_h *g = guestfs_create();
+    char *path = g ? guestfs_get_hv(g) : NULL;
+    n->what = "qemu-system";
+    n->well = path && access(path, X_OK) == 0;
+    snprintf(n->state, sizeof n->state, "%s%s", path ? path : "",
+             n->well ? "" : " cannot be run, or is not there");
+    snprintf(n->mend, sizeof n->mend, "apt-get install qemu-system-x86");
+    free(path);
+    if (g)
+        guestfs_close(g);
 }
 
 /* supermin makes the appliance of a kernel of this machine, which the user must be able to read. */
-static int check_kernel(void)
+static void need_kernel(struct need *n)
 {
     glob_t found = {0};
-    const char *given = getenv("SUPERMIN_KERNEL"), *unreadable = NULL, *good = NULL;
-    char text[4200], mend[4200];
+    const char *given = getenv("SUPERMIN_MODULES") ? getenv("SUPERMIN_KERNEL") : NULL;
+    const char *unreadable = NULL;
+    n->what = "kernel";
+    snprintf(n->state, sizeof n->state, "none is there");
+    snprintf(n->mend, sizeof n->mend, "apt-get install linux-image-amd64");
+    if (given) {
+        n->well = access(given, R_OK) == 0;
+        snprintf(n->state, sizeof n->state, "%s%s", given,
+                 n->well ? "" : ", which SUPERMIN_KERNEL names, cannot be read");
+        snprintf(n->mend, sizeof n->mend, "chmod 644 %s", given);
+        return;
+    }
     glob("/boot/vmlinu?-*", 0, NULL, &found);
-    glob("/lib/modules/*/vmlinuz", GLOB_APPEND, NULL, &found);
-    for (size_t i = 0; i < found.gl_pathc; i++)
-        if (access(found.gl_pathv[i], R_OK) == 0)
-            good = found.gl_pathv[i];
+    glob("/lib/modules/*/vmlinuz", found.gl_pathc ? GLOB_APPEND : 0, NULL, &found);
+    for (size_t i = 0; i < found.gl_pathc && !n->well; i++) {
+        n->well = access(found.gl_pathv[i], R_OK) == 0;
+        if (n->well)
+            snprintf(n->state, sizeof n->state, "%s", found.gl_pathv[i]);
         else
             unreadable = found.gl_pathv[i];
-    if (given)
-        good = access(given, R_OK) == 0 ? given : NULL;
-    snprintf(text, sizeof text, "%s",
-             good         ? good
-             : unreadable ? "none can be read"
-                          : "none is there");
-    if (unreadable)
-        snprintf(mend, sizeof mend, "as root: chmod 644 %s", unreadable);
-    else
-        snprintf(mend, sizeof mend, "as root: apt-get install linux-image-amd64");
-    int bad = say(good != NULL, "kernel", text, mend);
+    }
+    if (!n->well && unreadable) {
+        snprintf(n->state, sizeof n->state, "%s cannot be read", unreadable);
+        snprintf(n->mend, sizeof n->mend, "chmod 644 %s", unreadable);
+    }
     globfree(&found);
-    return bad;
+}
+
+static void need_fuse(struct need *n)
+{
+    bool there = access("/dev/fuse", F_OK) == 0;
+    n->what = "/dev/fuse";
+    n->well = access("/dev/fuse", R_OK | W_OK) == 0;
+    snprintf(n->state, sizeof n->state, "%s",
+             n->well ? "can be opened"
+             : there ? "is not yours to open"
+                     : "is not there");
+    snprintf(n->mend, sizeof n->mend, "%s", there ? "chmod 666 /dev/fuse" : "modprobe fuse");
+}
+
+static void need_fusermount(struct need *n)
+{
+    need_program(n, in_path("fusermount3") ? "fusermount3" : "fusermount", "fuse3");
+}
+
+/* For the appliance, and for FUSE. */
+enum { APPLIANCE = 4, ALL = 6 };
+
+static void look(struct need needs[ALL])
+{
+    memset(needs, 0, ALL * sizeof *needs);
+    need_program(&needs[0], "supermin", "supermin");
+    need_program(&needs[1], "qemu-img", "qemu-utils");
+    need_qemu(&needs[2]);
+    need_kernel(&needs[3]);
+    need_fuse(&needs[4]);
+    need_fusermount(&needs[5]);
+}
+
+/* The first of NEEDS from FROM to TO that is missing, in one sentence. */
+static int complain(struct tool *tool, const char *who, int from, int to)
+{
+    struct need *needs = malloc(ALL * sizeof *needs);
+    int failed = 0;
+    if (!needs)
+        return tool_error(tool, "Out of memory");
+    look(needs);
+    for (int i = from; i < to && !failed; i++)
+        if (!needs[i].well)
+            failed = tool_error(tool, "%s needs %s: %s; as root: '%s'", who, needs[i].what,
+                                needs[i].state, needs[i].mend);
+    free(needs);
+    return failed;
+}
+
+int doctor_appliance(struct tool *tool)
+{
+    return complain(tool, "The appliance", 0, APPLIANCE);
+}
+
+int doctor_fuse(struct tool *tool)
+{
+    return complain(tool, "Mounting", APPLIANCE, ALL);
+}
+
+/* A line of the report, and one more where it is not well. Returns 1 then. */
+static int say(const struct need *n)
+{
+    printf("%-8s %s: %s\n", n->well ? "ok" : "MISSING", n->what, n->state);
+    if (!n->well)
+        printf("         as root: %s\n", n->mend);
+    return !n->well;
 }
 
 static void check_kvm(void)
@@ -97,7 +176,8 @@ static int try_start(struct tool *tool)
     failed |= guest_end(&guest);
     double seconds = (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
     if (failed)
-        return say(false, "appliance", "does not start", "libguestfs-test-tool shows all of it");
+        return printf("MISSING  appliance: does not start\n"
+                      "         libguestfs-test-tool shows all of it\n") > 0;
     printf("%-8s appliance: a start takes %.0f seconds here\n", "ok", launch_last_seconds());
     if (seconds > launch_last_seconds() + 2)
         printf("         the first one took %.0f seconds\n", seconds);
@@ -115,11 +195,13 @@ int doctor(struct tool *tool)
     guestfs_free_version(version);
     if (g)
         guestfs_close(g);
-    bool has = in_path("supermin");
-    bad += say(has, "supermin", has ? "found" : "not found", "as root: apt-get install supermin");
-    has = in_path("qemu-img");
-    bad += say(has, "qemu-img", has ? "found" : "not found", "as root: apt-get install qemu-utils");
-    bad += check_kernel() + check_fuse();
+    struct need *needs = calloc(ALL, sizeof *needs);
+    if (!needs)
+        return tool_error(tool, "Out of memory");
+    look(needs);
+    for (int i = 0; i < ALL; i++)
+        bad += say(&needs[i]);
+    free(needs);
     check_kvm();
     fflush(stdout);
     if (!bad)

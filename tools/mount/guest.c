@@ -170,8 +170,10 @@ int guest_end(struct guest *guest)
 {
     int failed = 0;
     if (guest->g) {
-        if (guestfs_shutdown(guest->g) < 0)
-            failed = guest_error(guest, "Could not bring '%s' to disk", guest->path);
+        bool interrupted = signals_pending(); /* the appliance has been ended, and it was said */
+        failed = guestfs_shutdown(guest->g) < 0;
+        if (failed && (guest->changes || !interrupted))
+            guest_error(guest, "Could not bring '%s' to disk", guest->path);
         guestfs_close(guest->g);
     }
     launch_release(guest);

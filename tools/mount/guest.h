@@ -28,6 +28,7 @@ struct guest {
     struct img *img; /* holds the reader's locks; NULL when the appliance holds the writer's */
     struct img_filesystems *volumes;
     char *path;    /* absolute */
+    bool changes;  /* something of it is mounted so that it can be changed */
     char *folder;  /* temporary files of ours, or NULL */
     int watchdog;  /* the end of a pipe; closed without a word, it ends the appliance */
     pid_t watcher; /* who waits at the other end */

@@ -10,6 +10,7 @@
  * image as it should be.
  */
 #include "launch.h"
+#include "commands.h"
 #include "runtime.h"
 #include "signals.h"
 
@@ -251,8 +252,12 @@ int launch(struct guest *guest, const struct launch_disk *disk)
             remember_kvm_is_broken();
         }
     }
-    if (failed > 0)
-        guest_error(guest, "The appliance does not start ('imgtool mount --doctor' says why)");
+    if (failed > 0 && !signals_pending())
+        return doctor_appliance(guest->tool) ||
+               guest_error(guest,
+                           "The appliance does not start ('imgtool mount --doctor' says why)");
+    if (failed > 0 || (!failed && signals_pending()))
+        return tool_error(guest->tool, "Interrupted while the appliance started");
     if (failed)
         return 1;
     pid_t appliance = guestfs_get_pid(guest->g);

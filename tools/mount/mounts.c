@@ -1,5 +1,7 @@
 /* What is encrypted is opened, and the guest's file systems are mounted inside the appliance. */
 #include "guest.h"
+#include "prompt.h"
+#include "signals.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -67,10 +69,14 @@ static int collect_keys(struct tool *tool, const struct guest_request *r, const 
     if (*count)
         return 0;
     snprintf(question, sizeof question, "Key of %s: ", device);
-    const char *typed = isatty(0) ? getpass(question) : NULL;
-    if (!typed || !(keys[(*count)++] = strdup(typed)))
-        return tool_error(tool, "%s is encrypted: give its key with --key", device);
-    return 0;
+    char *typed = isatty(0) ? prompt_key(question) : NULL;
+    if (typed)
+        keys[(*count)++] = typed;
+    else if (signals_pending())
+        tool_error(tool, "Interrupted");
+    else
+        tool_error(tool, "%s is encrypted: give its key with --key", device);
+    return !typed;
 }
 
 /* ---- LUKS --------------------------------------------------------------------------------------
@@ -126,6 +132,7 @@ int guest_unlock(struct guest *guest, const struct guest_request *r, enum unlock
 static int mount_one(struct guest *guest, const struct guest_request *r, const char *device,
                      const char *dir)
 {
+    guest->changes |= r->writable;
     return r->writable ? guestfs_mount_options(guest->g, "", device, dir)
                        : guestfs_mount_ro(guest->g, device, dir);
 }

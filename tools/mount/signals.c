@@ -65,9 +65,10 @@ int unmount_fuse(const char *dir, bool quiet)
     return failed && umount2(dir, UMOUNT_NOFOLLOW) == 0 ? 0 : -1;
 }
 
-/* QEMU is a child of this process; asked to end, it closes the image. */
-static void end_appliance(void)
+/* QEMU is a child of this process; asked to end, it closes the image. false: it does not run. */
+static bool end_appliance(void)
 {
+    bool found = false;
     DIR *tasks = opendir("/proc/self/task");
     for (struct dirent *e; tasks && (e = readdir(tasks));) {
         char path[64], name[64];
@@ -78,7 +79,7 @@ static void end_appliance(void)
             snprintf(path, sizeof path, "/proc/%d/comm", pid);
             FILE *comm = fopen(path, "re");
             if (comm && fgets(name, sizeof name, comm) && strstr(name, "qemu"))
-                kill(pid, SIGTERM);
+                found |= kill(pid, SIGTERM) == 0;
             if (comm)
                 fclose(comm);
         }
@@ -87,6 +88,16 @@ static void end_appliance(void)
     }
     if (tasks)
         closedir(tasks);
+    return found;
+}
+
+/* false: there is nothing to end yet. */
+static bool end(void)
+{
+    const char *dir = mounted;
+    if (dir)
+        unmount_fuse(dir, false);
+    return dir || !ends_appliance || end_appliance();
 }
 
 static void *wait_for_signals(void *opaque)
@@ -96,12 +107,9 @@ static void *wait_for_signals(void *opaque)
     (void)opaque;
     fill(&set);
     while (sigwait(&set, &number) == 0) {
-        const char *dir = mounted;
         pending = true;
-        if (dir)
-            unmount_fuse(dir, false);
-        else if (ends_appliance)
-            end_appliance();
+        while (!end()) /* what QEMU is to start from is still being made */
+            usleep(100000);
     }
     return NULL;
 }
