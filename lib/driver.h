@@ -242,6 +242,9 @@ struct driver {
     /* Repairs it; OPTIONS' functions are REPORT's. May be NULL. */
     int (*repair)(struct layer *l, const struct img_repair_options *options,
                   struct check_report *report, struct img_error *err);
+    /* Frees the clusters that nothing references, unless there is other damage, of a layer opened
+     * to be written that was not written yet. May be NULL. */
+    int (*sweep)(struct layer *l, struct img_error *err);
 
     /* Internal snapshots, of a layer opened to be written; all NULL: the format has none. */
     int (*snapshot_create)(struct layer *l, const char *name, struct img_error *err);

@@ -1564,9 +1564,9 @@ struct img_rebase_result {
  * reads nothing but what internal snapshots need. RESULT may be NULL.
  *
  * At every instant, the image reads as before; its header changes last. After a crash or a failure
- * the call can be repeated, and what has been copied is not copied again. The image is locked as a
- * writer does, files below it as a reader does. Memory: 3 MiB for each processor, and what opening
- * both chains takes.
+ * the call can be repeated, and what has been copied is not copied again; clusters that leak are
+ * freed before anything is copied. The image is locked as a writer does, files below it as a reader
+ * does. Memory: 3 MiB for each processor, what opening both chains takes, and that of img_check.
  *
  * Errors: those of img_open for either chain; -EINVAL when the backing file's format is not given,
  * or (IMG_REBASE_UNSAFE) when the new backing file cannot hold the chain together: it is missing,
@@ -1624,8 +1624,10 @@ struct img_commit_result {
  * unless IMG_COMMIT_FORCE.
  *
  * At every instant, the image reads as before; it is emptied only when the base is on disk. After a
- * crash or a failure the call can be repeated, and has then the same outcome. RESULT may be NULL.
- * Memory: 2 MiB for each processor, and what opening the chain takes.
+ * crash or a failure the call can be repeated, and has then the same outcome; clusters of the base
+ * that leak are freed before it is written, unless its L2 tables are longer than 8 MiB and than
+ * what the layers above it take on the host: then that is left to img_repair. RESULT may be NULL.
+ * Memory: 2 MiB for each processor, what opening the chain takes, and that of img_check.
  */
 IMG_API int img_commit(const char *filename, const struct img_commit_options *options,
                        struct img_commit_result *result, struct img_error *err);

@@ -334,6 +334,7 @@ const struct driver qcow2_driver = {
     .snapshot_delete = qcow2_snapshot_delete,
     .writing = &writing,
     .repair = qcow2_repair,
+    .sweep = qcow2_sweep,
     .resize = qcow2_resize,
     .create_options = qcow2_create_options,
     .plan = qcow2_plan,

@@ -184,6 +184,7 @@ int qcow2_repair(struct layer *l, const struct img_repair_options *options,
                  struct check_report *report, struct img_error *err);
 /* Repairs an image whose writer died, as far as it can be, before it is written again. */
 int qcow2_repair_dirty(struct layer *l, struct img_error *err);
+int qcow2_sweep(struct layer *l, struct img_error *err);
 
 /* refcount.c */
 bool qcow2_data_has_holes(struct layer *l);

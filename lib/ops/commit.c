@@ -6,6 +6,8 @@
  * done again.
  */
 #include "lib/ops/commit.h"
+#include "lib/checked.h"
+#include "lib/ops/sweep.h"
 #include "lib/layer_seen.h"
 
 #include <errno.h>
@@ -80,13 +82,42 @@ static int take_base(struct commit *c, struct img_error *err)
     return 0;
 }
 
+/* It reads all tables of the base: of a large one that may take longer than a small commit. */
+static bool worth_a_sweep(const struct commit *c)
+{
+    const uint64_t cheap = 8 << 20; /* 64 GiB of a disk in clusters of 64 KiB */
+    struct layer *base = c->base.layers[0];
+    struct layer_tables tables;
+    uint64_t held = 0;
+    if (!base->driver->tables || base->driver->tables(base, &tables, NULL) < 0)
+        return false;
+    for (unsigned i = 0; i < c->upper.depth; i++) {
+        const struct layer *l = c->upper.layers[i];
+        struct file *f = l->data_file ? l->data_file : l->file;
+        int64_t allocated = f->ops->allocated(f);
+        held += allocated > 0 ? (uint64_t)allocated : 0;
+    }
+    return tables.l2_bytes <= max_u64(cheap, held);
+}
+
+int commit_sweep(struct commit *c, struct img_error *err)
+{
+    if (c->swept)
+        return 0;
+    c->swept = true;
+    return worth_a_sweep(c) ? sweep_leaks(c->base.layers[0], err) : 0;
+}
+
 static int grow_base(struct commit *c, struct img_error *err)
 {
     uint64_t size = img_size(c->img);
     if (img_size(&c->base) >= size)
         return 0;
+    int ret = commit_sweep(c, err);
+    if (ret < 0)
+        return ret;
     c->result.grown = true;
-    int ret = img_resize(&c->base, size, NULL, err);
+    ret = img_resize(&c->base, size, NULL, err);
     return ret < 0 ? img_prefix(err, ret, "Could not give the base '%s' the image's size: ",
                                 c->base.layers[0]->filename)
                    : 0;

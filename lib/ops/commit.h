@@ -10,6 +10,7 @@ struct commit {
     unsigned into;    /* which layer of it is the base */
     struct img upper; /* the layers above the base, which these are */
     struct img base;  /* the base and what is below it, likewise; opened to be written */
+    bool swept;       /* the base, of what an interrupted run has left in it */
     struct img_commit_result result;
 };
 
@@ -18,6 +19,9 @@ struct commit {
 int commit_find_base(struct commit *c, struct img_error *err);
 /* -EBUSY when the base's old contents are needed. */
 int commit_check_needed(const struct commit *c, struct img_error *err);
+
+/* To be called before the base is written. */
+int commit_sweep(struct commit *c, struct img_error *err);
 
 /* commit_copy.c: the base gets all that the layers above it hold. Not flushed. */
 int commit_copy(struct commit *c, struct img_error *err);

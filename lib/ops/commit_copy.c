@@ -137,7 +137,9 @@ static int write_piece(void *opaque, void *slot, struct img_error *err)
     struct job *j = opaque;
     struct commit *c = j->c;
     const struct piece *p = slot;
-    int ret = p->zero ? 0 : keep_rate(j, p->length, err);
+    int ret = commit_sweep(c, err);
+    if (!ret && !p->zero)
+        ret = keep_rate(j, p->length, err);
     if (ret < 0)
         return ret;
     if (p->zero || p->all_zero) {

@@ -9,6 +9,7 @@
  */
 #include "lib/checked.h"
 #include "lib/ops/rebase.h"
+#include "lib/ops/sweep.h"
 #include "lib/workers.h"
 #include "lib/zero.h"
 
@@ -43,6 +44,7 @@ struct job {
     struct pair pair;
     uint64_t unit, piece;
     bool compress;
+    bool swept;           /* of what an interrupted run has left in the image */
     uint64_t unflushed;   /* bytes written since the host was told to begin */
     uint64_t at;          /* the next byte to look at */
     uint64_t gap;         /* the image is known to hold nothing from AT up to here */
@@ -168,9 +170,16 @@ static int next_piece(struct job *j, struct piece *p, struct img_error *err)
     return 0;
 }
 
+/* Before the first piece is handed out, nobody else looks at the image. */
 static int take(void *opaque, void *slot, struct img_error *err)
 {
-    return next_piece(opaque, slot, err);
+    struct job *j = opaque;
+    int ret = next_piece(j, slot, err);
+    if (ret <= 0 || j->swept || j->mode != REBASE_COPY)
+        return ret;
+    j->swept = true;
+    ret = sweep_leaks(j->r->img->layers[0], err);
+    return ret < 0 ? ret : 1;
 }
 
 /* ---- comparing ----------------------------------------------------------------------------- */
