@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,22 +99,28 @@ bool check_is_void(const struct check *c, uint64_t l1_entry)
     return (c->fix & IMG_REPAIR_ERRORS) && l1_entry && !(l1_entry & L1_OFFSET_MASK);
 }
 
-/* Every reader takes it for an entry of 0, and QEMU's check for one that names the header. */
-static void repair_void(struct check *c, uint64_t index, uint64_t entry, uint64_t place,
-                        bool active)
+/* An L1 table changes, for what QEMU does not look at. */
+static void repair_l1(struct check *c, bool active, enum img_finding_kind kind, uint64_t place,
+                      const char *what)
 {
-    struct check_subject s = {.kind = IMG_FINDING_RESERVED_BITS,
-                              .severity = IMG_SEVERITY_REPAIRED,
-                              .host = place,
-                              .unseen = true};
+    struct check_subject s = {
+        .kind = kind, .severity = IMG_SEVERITY_REPAIRED, .host = place, .unseen = true};
     *(active ? &c->l1_fix : &c->snapshot_l1_fix) = true;
     c->fixes_errors = true;
     if (c->again)
         return;
     c->report->result->corruptions_fixed++;
-    check_tell(c->report, &s,
-               "Repairing L1 entry without an offset: l1_index=%" PRIu64 " l1_entry=%" PRIx64,
-               index, entry);
+    check_tell(c->report, &s, "Repairing %s", what);
+}
+
+/* Every reader takes it for an entry of 0, and QEMU's check for one that names the header. */
+static void repair_void(struct check *c, uint64_t index, uint64_t entry, uint64_t place,
+                        bool active)
+{
+    char what[120];
+    snprintf(what, sizeof what,
+             "L1 entry without an offset: l1_index=%" PRIu64 " l1_entry=%" PRIx64, index, entry);
+    repair_l1(c, active, IMG_FINDING_RESERVED_BITS, place, what);
 }
 
 static int walk_l1_entry(struct check *c, uint64_t index, uint64_t entry, uint64_t place,
@@ -139,25 +146,10 @@ static int walk_l1_entry(struct check *c, uint64_t index, uint64_t entry, uint64
     return t ? check_l2_table(c, t, index, active) : 0;
 }
 
-/* A repair changes the header, and so would change the table. */
-static void leave_header(struct check *c, bool active, uint64_t place)
-{
-    struct check_subject s = {.kind = IMG_FINDING_OVERLAP,
-                              .severity = IMG_SEVERITY_REPAIRED,
-                              .host = place,
-                              .unseen = true};
-    *(active ? &c->l1_fix : &c->snapshot_l1_fix) = true;
-    c->fixes_errors = true;
-    if (c->again)
-        return;
-    c->report->result->corruptions_fixed++;
-    check_tell(c->report, &s, "Repairing the L1 table at 0x0 overlaps the header");
-}
-
 static int walk_l1(struct check *c, uint64_t offset, uint32_t size, bool active, uint64_t place)
 {
-    if (!offset && size && (c->fix & IMG_REPAIR_ERRORS))
-        leave_header(c, active, place);
+    if (!offset && size && (c->fix & IMG_REPAIR_ERRORS)) /* changes in the header would be in it */
+        repair_l1(c, active, IMG_FINDING_OVERLAP, place, "the L1 table at 0x0 overlaps the header");
     int ret = check_reference(c, offset, size * 8ull, 1, place);
     return ret < 0 ? ret : check_each_l1(c, offset, size, active, walk_l1_entry);
 }
