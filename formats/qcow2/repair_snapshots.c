@@ -22,6 +22,15 @@ static uint64_t entry_size(const struct check *c, const struct check_snapshot *s
     return sizeof(struct ondisk_snapshot) + extra_size(c, s) + s->id_size + s->name_size;
 }
 
+/* What the L1 table of a snapshot leads to: a disk that has grown since was no longer than that. */
+static uint64_t covered(const struct repair *r, const struct ondisk_snapshot *d)
+{
+    const struct qcow2_geometry *g = &r->q->geometry;
+    unsigned bits = g->cluster_bits + g->l2_bits;
+    uint64_t entries = load_be32(d->l1_size);
+    return entries >> (63 - bits) ? INT64_MAX : entries << bits;
+}
+
 /* What an entry without it means by its absence. */
 static void fill_extra(struct repair *r, const struct check_snapshot *s, uint8_t *entry)
 {
@@ -30,7 +39,7 @@ static void fill_extra(struct repair *r, const struct check_snapshot *s, uint8_t
     if (s->extra < 8)
         store_be64(x->vm_state_size, load_be32(d->vm_state_size));
     if (s->extra < 16)
-        store_be64(x->disk_size, r->q->layer->size);
+        store_be64(x->disk_size, min_u64(r->q->layer->size, covered(r, d)));
     if (s->extra < 24)
         store_be64(x->icount, UINT64_MAX);
 }
