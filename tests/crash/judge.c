@@ -211,10 +211,14 @@ static bool sectors_are_of(const struct judge *j, const struct view *v, unsigned
     bool found = true;
     for (unsigned i = from; i <= to; i++)
         allowed[i] = marks_allow(v, &j->versions[i].view);
-    for (*at = 0; *at < v->size && found; *at += found ? SECTOR : 0) {
+    size_t end = (size_t)min_u64(v->size, max_u64(v->held, 1)); /* behind it, all have zeroes */
+    for (unsigned i = from; i <= to; i++)
+        end = (size_t)max_u64(end, min_u64(v->size, j->versions[i].view.held));
+    for (*at = 0; *at < end && found; *at += found ? SECTOR : 0) {
         found = false;
         for (unsigned i = from; i <= to && !found; i++)
-            found = allowed[i] && !memcmp(v->guest + *at, j->versions[i].view.guest + *at, SECTOR);
+            found = allowed[i] &&
+                    !memcmp(view_sector(v, *at), view_sector(&j->versions[i].view, *at), SECTOR);
     }
     free(allowed);
     return found;

@@ -12,14 +12,13 @@
 static int take_guest_from_handle(struct stage *s, struct view *v, bool durable,
                                   struct img_error *err)
 {
-    size_t size = img_size(s->img);
-    uint8_t *guest = must(malloc(size + 1));
-    bool hidden;
-    int ret = view_read(s->img, s->scene, guest, &hidden, err);
-    if (!ret && (size != v->size || (durable && memcmp(guest, v->guest, size) != 0)))
+    struct view seen = {0};
+    int ret = view_take_guest(&seen, s->scene, s->img, err);
+    if (!ret && (seen.size != v->size || (durable && !view_same_guest(&seen, v))))
         ret = img_fail(err, EIO, "The handle shows something else than the file has");
     free(v->guest);
-    v->guest = guest;
+    v->guest = seen.guest;
+    v->held = seen.held;
     return ret;
 }
 

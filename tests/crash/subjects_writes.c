@@ -20,11 +20,13 @@ static int done(struct stage *s, int pattern, uint64_t offset, uint64_t length,
     if (ret < 0 || pattern == NO_PATTERN)
         return ret;
     const struct judge *j = s->judge;
-    const uint8_t *guest = j->versions[j->count - 1].view.guest;
-    for (uint64_t i = offset; i < offset + length; i++)
-        if (guest[i] != pattern)
-            return img_fail(err, EIO, "The byte at %#" PRIx64 " reads %#x, not %#x", i, guest[i],
+    const struct view *v = &j->versions[j->count - 1].view;
+    for (uint64_t i = offset; i < offset + length; i++) {
+        uint8_t byte = view_sector(v, i / SECTOR * SECTOR)[i % SECTOR];
+        if (byte != pattern)
+            return img_fail(err, EIO, "The byte at %#" PRIx64 " reads %#x, not %#x", i, byte,
                             (unsigned)pattern);
+    }
     return 0;
 }
 

@@ -98,45 +98,79 @@ static int take_info(struct view *v, struct img *img, struct img_error *err)
     return 0;
 }
 
-enum { UNREADABLE = 0xee }; /* all bytes of a sector; no guest here writes these */
+enum {
+    UNREADABLE = 0xee, /* all bytes of a sector; no guest here writes these */
+    PIECE = 64 << 10,  /* read at once */
+};
 
-static bool is_unreadable(const uint8_t *sector, size_t len)
+static bool is_unreadable(const uint8_t *sector)
 {
-    for (size_t i = 0; i < len; i++)
+    for (size_t i = 0; i < SECTOR; i++)
         if (sector[i] != UNREADABLE)
             return false;
     return true;
 }
 
-int view_read(struct img *img, const struct scene *s, uint8_t *buf, bool *hidden,
-              struct img_error *err)
+static void mark_unreadable(struct img *img, uint8_t *buf, size_t len, size_t at)
 {
-    size_t size = img_size(img);
-    int ret = img_read(img, buf, size, 0, err);
-    if (ret >= 0 || !s->damaged)
-        return ret;
-    img_error_clear(err);
-    for (size_t at = 0; at < size; at += SECTOR) {
-        size_t n = (size_t)min_u64(SECTOR, size - at);
-        if (img_read(img, buf + at, n, at, NULL) < 0)
-            memset(buf + at, UNREADABLE, n);
+    for (size_t i = 0; i < len; i += SECTOR) {
+        size_t n = (size_t)min_u64(SECTOR, len - i);
+        if (img_read(img, buf + i, n, at + i, NULL) < 0)
+            memset(buf + i, UNREADABLE, n);
     }
-    *hidden = true;
+}
+
+/* LEN bytes at AT; where they are not all zeroes, the disk is held as far as there. */
+static int take_piece(struct view *v, const struct scene *s, struct img *img, size_t len, size_t at,
+                      struct img_error *err)
+{
+    uint8_t piece[PIECE] = {0};
+    int ret = img_read(img, piece, len, at, err);
+    if (ret < 0 && !s->damaged)
+        return ret;
+    if (ret < 0) {
+        img_error_clear(err);
+        mark_unreadable(img, piece, len, at);
+        v->lost = true;
+    }
+    if (!*piece && !memcmp(piece, piece + 1, len - 1))
+        return 0;
+    size_t end = align_up(at + len, SECTOR);
+    v->guest = must(realloc(v->guest, end));
+    memset(v->guest + v->held, 0, end - v->held);
+    memcpy(v->guest + at, piece, end - at);
+    v->held = end;
     return 0;
 }
 
-static int take_guest(struct view *v, const struct scene *s, struct img *img, bool *hidden,
-                      struct img_error *err)
+int view_take_guest(struct view *v, const struct scene *s, struct img *img, struct img_error *err)
 {
+    int ret = 0;
     v->size = img_size(img);
-    v->guest = must(malloc(v->size + 1));
-    return view_read(img, s, v->guest, hidden, err);
+    v->held = 0;
+    for (size_t at = 0; at < v->size && ret >= 0; at += PIECE)
+        ret = take_piece(v, s, img, (size_t)min_u64(PIECE, v->size - at), at, err);
+    return ret;
+}
+
+const uint8_t *view_sector(const struct view *v, size_t at)
+{
+    static const uint8_t zeroes[SECTOR];
+    return at < v->held ? v->guest + at : zeroes;
+}
+
+bool view_same_guest(const struct view *a, const struct view *b)
+{
+    bool same = a->size == b->size;
+    for (size_t at = 0; same && at < max_u64(a->held, b->held); at += SECTOR)
+        same = !memcmp(view_sector(a, at), view_sector(b, at), SECTOR);
+    return same;
 }
 
 /* ---- snapshots and bitmaps ---------------------------------------------------------------- */
 
 static int print_snapshot(FILE *out, const struct scene *s, const struct disk *disks,
-                          const char *id, bool *hidden, struct img_error *err)
+                          const char *id, bool *lost, struct img_error *err)
 {
     struct img *img = NULL;
     struct view v = {0};
@@ -145,10 +179,11 @@ static int print_snapshot(FILE *out, const struct scene *s, const struct disk *d
         ret = img->layers[0]->driver->select_snapshot(
             img->layers[0], &(struct img_open_options){.snapshot = id}, err);
     if (!ret)
-        ret = take_guest(&v, s, img, hidden, err);
+        ret = view_take_guest(&v, s, img, err);
+    *lost |= v.lost;
     if (!ret)
         fprintf(out, "snapshot %s holds %zu bytes, hash %" PRIx64 "\n", id, v.size,
-                hash_bytes(0, v.guest, v.size));
+                hash_bytes(0, v.guest, v.held));
     view_free(&v);
     img_close(img);
     return ret;
@@ -208,7 +243,7 @@ static int take_kept(struct view *v, const struct scene *s, const struct disk *d
     int ret = 0;
     FILE *out = must(open_memstream(&v->kept, &length));
     for (size_t i = 0; q && i < q->snapshot_count && !ret; i++)
-        ret = print_snapshot(out, s, disks, q->snapshots[i].info.id, &v->hidden, err);
+        ret = print_snapshot(out, s, disks, q->snapshots[i].info.id, &v->lost_snapshot, err);
     if (q)
         v->unknown = q->header.autoclear & ~(uint64_t)(AUTOCLEAR_BITMAPS | AUTOCLEAR_DATA_FILE_RAW);
     if (q && !ret)
@@ -232,20 +267,17 @@ bool view_equal(const struct view *a, const struct view *b)
 {
     if (!a->image || !b->image)
         return a->image == b->image;
-    return a->size == b->size && !strcmp(a->info, b->info) && !strcmp(a->kept, b->kept) &&
-           !memcmp(a->guest, b->guest, a->size);
+    return !strcmp(a->info, b->info) && !strcmp(a->kept, b->kept) && view_same_guest(a, b);
 }
 
 bool view_keeps(const struct view *a, const struct view *b)
 {
-    if (a->size != b->size || strcmp(a->info, b->info) || (!a->hidden && strcmp(a->kept, b->kept)))
-        return false;
-    for (size_t at = 0; at < a->size; at += SECTOR) {
-        size_t n = (size_t)min_u64(SECTOR, a->size - at);
-        if (memcmp(a->guest + at, b->guest + at, n) && !is_unreadable(a->guest + at, n))
-            return false;
-    }
-    return true;
+    bool same = a->size == b->size && !strcmp(a->info, b->info) &&
+                (a->lost_snapshot || !strcmp(a->kept, b->kept));
+    for (size_t at = 0; same && at < max_u64(a->held, b->held); at += SECTOR)
+        same = !memcmp(view_sector(a, at), view_sector(b, at), SECTOR) ||
+               is_unreadable(view_sector(a, at));
+    return same;
 }
 
 bool scene_has_qcow2(const struct scene *s, const struct disk *d)
@@ -262,7 +294,6 @@ int view_take(struct view *v, const struct scene *s, const struct disk *disks,
               struct img_error *err)
 {
     struct img *img = NULL;
-    bool hidden;
     *v = (struct view){.image = scene_has_image(s, disks)};
     if (!v->image)
         return 0;
@@ -270,7 +301,7 @@ int view_take(struct view *v, const struct scene *s, const struct disk *disks,
     if (!ret)
         ret = take_info(v, img, err);
     if (!ret)
-        ret = take_guest(v, s, img, &hidden, err);
+        ret = view_take_guest(v, s, img, err);
     if (!ret)
         ret = take_kept(v, s, disks, img, err);
     img_close(img);

@@ -35,11 +35,13 @@ struct view {
     bool image; /* false: the file does not even claim to be one */
     char *info; /* size, features, names, lists of snapshots and bitmaps */
     char *kept; /* what the disks of all snapshots and the bitmaps hold */
-    uint8_t
-        *guest; /* the active disk; of a damaged image, sectors that cannot be read are marked */
-    size_t size;
-    bool hidden;      /* a part of a snapshot cannot be read */
-    uint64_t unknown; /* autoclear bits of features that are not known; no part of view_equal */
+    /* The active disk, without the zeroes that it may end with; in a damaged image, sectors that
+     * cannot be read are marked. */
+    uint8_t *guest;
+    size_t size, held;  /* of the disk; of GUEST, in whole sectors */
+    bool lost;          /* a part of the disk cannot be read; */
+    bool lost_snapshot; /* or of a snapshot's */
+    uint64_t unknown;   /* autoclear bits of features that are not known; no part of view_equal */
 };
 
 void view_free(struct view *v);
@@ -48,9 +50,12 @@ bool view_equal(const struct view *a, const struct view *b);
 /* Does AFTER show all that BEFORE does? What could not be read may be anything. */
 bool view_keeps(const struct view *before, const struct view *after);
 
-/* All that IMG shows, into BUF. */
-int view_read(struct img *img, const struct scene *s, uint8_t *buf, bool *hidden,
-              struct img_error *err);
+/* Takes what IMG shows now for the disk of V. */
+int view_take_guest(struct view *v, const struct scene *s, struct img *img, struct img_error *err);
+bool view_same_guest(const struct view *a, const struct view *b);
+
+/* The 512 bytes of the disk at AT. */
+const uint8_t *view_sector(const struct view *v, size_t at);
 
 /* Reads all of it from files. */
 int view_take(struct view *v, const struct scene *s, const struct disk *disks,
