@@ -17,6 +17,7 @@ struct comparison {
     struct img *images[2];
     const struct img_compare_options *options;
     struct img_comparison *result;
+    uint64_t *tables[2]; /* strict: how much of the disk a table of each layer is for; 0: none */
     /* for the one that takes */
     struct copy_source sources[2];
     struct copy_part parts[2]; /* the current ones: what is left of them, from AT on */
@@ -52,6 +53,43 @@ static int blame(struct comparison *c, uint64_t piece, enum img_compare_step ste
 
 /* ---- taking: both maps, side by side ---- */
 
+/*
+ * QEMU asks how far a range goes in one table at a time, and one compressed cluster; a strict
+ * comparison sees by that whether it goes to the disk's end.
+ */
+static void cut_at_table(const struct comparison *c, unsigned i, struct copy_part *p)
+{
+    const struct img *img = c->images[i];
+    for (unsigned k = 0; k < img->depth; k++) {
+        uint64_t span = c->tables[i][k];
+        if (span)
+            p->length = min_u64(p->length, span - c->at % span);
+        if (img->layers[k] == p->layer)
+            break;
+    }
+    if (p->extent.kind == IMG_EXTENT_COMPRESSED)
+        p->length = min_u64(p->length, p->layer->cluster_size - c->at % p->layer->cluster_size);
+    p->extent.length = p->length;
+}
+
+static int measure_tables(struct comparison *c, unsigned i, struct img_error *err)
+{
+    const struct img *img = c->images[i];
+    int ret = 0;
+    c->tables[i] = calloc(img->depth, sizeof *c->tables[i]);
+    if (!c->tables[i])
+        return img_fail_nomem(err);
+    for (unsigned k = 0; k < img->depth && !ret; k++) {
+        struct layer *l = img->layers[k];
+        struct layer_tables t;
+        if (!l->driver->tables)
+            continue;
+        ret = l->driver->tables(l, &t, err);
+        c->tables[i][k] = l->cluster_size / (t.extended_l2 ? 16 : 8) * l->cluster_size;
+    }
+    return ret;
+}
+
 /* Makes the part of image I the one at AT. Past the end of a disk there is nothing. */
 static int refill(struct comparison *c, unsigned i, struct img_error *err)
 {
@@ -63,7 +101,10 @@ static int refill(struct comparison *c, unsigned i, struct img_error *err)
         *p = (struct copy_part){.kind = COPY_ABSENT, .length = c->end - c->at};
         return 0;
     }
-    return copy_source_map(&c->sources[i], c->at, size - c->at, p, err);
+    int ret = copy_source_map(&c->sources[i], c->at, size - c->at, p, err);
+    if (!ret && wants(c, IMG_COMPARE_STRICT))
+        cut_at_table(c, i, p);
+    return ret;
 }
 
 static void part_skip(struct copy_part *p, uint64_t n)
@@ -234,13 +275,18 @@ static int compare(struct comparison *c, struct img_error *err)
         tell(c, &(struct img_difference){IMG_DIFFERENCE_SIZE, least, c->end - least});
         return 0;
     }
+    int ret = 0;
+    for (unsigned i = 0; i < 2 && wants(c, IMG_COMPARE_STRICT) && !ret; i++)
+        ret = measure_tables(c, i, err);
+    if (ret < 0)
+        return ret;
     const struct workers_job job = {.opaque = c,
                                     .slot_size = sizeof(struct piece),
                                     .take = take,
                                     .work = look,
                                     .settle = settle,
                                     .clear = piece_clear};
-    int ret = workers_run(&job, threads, err);
+    ret = workers_run(&job, threads, err);
     if (c->pending.length && !c->stopped && wants(c, IMG_COMPARE_ALL)) /* an error is behind it */
         tell(c, &c->pending);
     if (c->stopped) {
@@ -269,6 +315,8 @@ int img_compare(struct img *a, struct img *b, const struct img_compare_options *
         ret = copy_source_init(&c.sources[1], &b, 1, false, err);
     if (!ret)
         ret = compare(&c, err);
+    free(c.tables[0]);
+    free(c.tables[1]);
     copy_source_free(&c.sources[0]);
     copy_source_free(&c.sources[1]);
     pthread_mutex_destroy(&c.lock);

@@ -82,10 +82,10 @@ static int add_sector(struct piece *p, uint64_t start, struct img_error *err)
     return 0;
 }
 
-/* The sectors that differ, in N bytes from AT of the disk on: where a raw file ends, a sector may
- * be cut in two. */
-static int find_runs(struct piece *p, uint64_t at, const uint8_t *a, const uint8_t *b, size_t n,
-                     bool first_only, struct img_error *err)
+/* The sectors that differ, in N bytes from AT of the disk on, which belong to what begins at START:
+ * where a raw file ends, a sector may be cut in two. Who asks for the first only is told that. */
+static int find_runs(struct piece *p, uint64_t start, uint64_t at, const uint8_t *a,
+                     const uint8_t *b, size_t n, bool first_only, struct img_error *err)
 {
     int ret = 0;
     for (size_t i = 0, length; i < n && !ret; i += length) {
@@ -93,7 +93,7 @@ static int find_runs(struct piece *p, uint64_t at, const uint8_t *a, const uint8
         length = (size_t)min_u64(sector + SECTOR - (at + i), n - i);
         if (equal(a ? a + i : NULL, b ? b + i : NULL, length))
             continue;
-        ret = add_sector(p, sector, err);
+        ret = add_sector(p, first_only ? max_u64(sector, start) : sector, err);
         if (first_only)
             break;
     }
@@ -121,7 +121,7 @@ static int look_at(struct piece *p, struct span *s, uint64_t at, size_t n, bool 
     }
     return equal(data[0], data[1], n)
                ? 0
-               : find_runs(p, s->start + at, data[0], data[1], n, first_only, err);
+               : find_runs(p, s->start, s->start + at, data[0], data[1], n, first_only, err);
 }
 
 int piece_look(struct piece *p, bool first_only, unsigned *image, uint64_t *offset,
