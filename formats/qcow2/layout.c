@@ -32,7 +32,7 @@ bool qcow2_layout_count(struct qcow2_layout *l)
     const uint64_t cluster = 1ull << bits;
     uint64_t guest_clusters = div_round_up(l->size, cluster);
     l->l1_entries = div_round_up(guest_clusters, cluster >> entry_bits);
-    if (l->size > INT64_MAX || l->l1_entries > MAX_L1_BYTES / 8)
+    if (l->size > INT64_MAX)
         return false;
     if (!l->counted) {
         l->data_clusters = l->mapped ? guest_clusters : 0;
@@ -58,10 +58,16 @@ bool qcow2_layout_count(struct qcow2_layout *l)
     return true;
 }
 
+bool qcow2_layout_l1_fits(const struct qcow2_layout *l)
+{
+    return l->l1_entries <= MAX_L1_BYTES / 8;
+}
+
 bool qcow2_layout_compute(struct qcow2_layout *l)
 {
     const unsigned bits = l->cluster_bits;
-    return qcow2_layout_count(l) && l->reftable_clusters <= (uint64_t)MAX_REFTABLE_BYTES >> bits &&
+    return qcow2_layout_count(l) && qcow2_layout_l1_fits(l) &&
+           l->reftable_clusters <= (uint64_t)MAX_REFTABLE_BYTES >> bits &&
            l->clusters <= (L2_OFFSET_MASK >> bits) && l->data_clusters <= (L2_OFFSET_MASK >> bits);
 }
 

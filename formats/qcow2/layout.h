@@ -35,8 +35,10 @@ struct qcow2_layout {
 bool qcow2_layout_compute(struct qcow2_layout *l);
 
 /* The same, where it only matters how much it would be: the file may be more than can be counted in
- * refcounts. False: no L1 table could lead to all of the disk. */
+ * refcounts. False: the size is none that a disk can have. */
 bool qcow2_layout_count(struct qcow2_layout *l);
+/* Can an L1 table lead to all of the disk? */
+bool qcow2_layout_l1_fits(const struct qcow2_layout *l);
 
 /* A part of a table: the bytes [OFFSET, OFFSET + LENGTH) of all tables of its kind, one after
  * another. */

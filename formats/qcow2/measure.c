@@ -121,7 +121,8 @@ int qcow2_measure(const struct measure_request *r, struct img_measurement *out,
         return ret;
     uint64_t cluster = 1ull << m.layout.cluster_bits, data = 0;
     m.layout.size = source ? source->virtual_size : options_number(r->options, "size", 0);
-    if (!qcow2_layout_count(&m.layout))
+    /* of an image that is there, QEMU prints how large it would be, whether it can be or not */
+    if (!qcow2_layout_count(&m.layout) || (!source && !qcow2_layout_l1_fits(&m.layout)))
         return img_fail(err, EFBIG,
                         "The image size is too large (try using a larger cluster size)");
     uint64_t disk = m.layout.data_clusters << m.layout.cluster_bits;
