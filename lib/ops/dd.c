@@ -2,6 +2,9 @@
 #include "lib/ops/convert.h"
 #include "lib/checked.h"
 
+#include <errno.h>
+#include <string.h>
+
 enum { DEFAULT_BLOCK = 512 };
 
 struct dd {
@@ -29,6 +32,28 @@ static void choose_window(struct conversion *c)
     c->window.length = end - c->window.start;
 }
 
+static bool begins(const char *text, const char *with)
+{
+    return !strncmp(text, with, strlen(with));
+}
+
+/* What convert says of a copy that failed, in dd's words; where it was becomes the context. */
+static void reword(int ret, struct img_error *err)
+{
+    bool reading = begins(img_error_message(err), "error while reading ");
+    if (!err || (!reading && !begins(img_error_message(err), "error while writing ")))
+        return;
+    struct img_error before = *err;
+    bool table = begins(img_error_message(&before), "error while reading block status ");
+    *err = (struct img_error)IMG_ERROR_INIT;
+    img_fail_errno(err, table ? EIO : -ret, "error while %s image file",
+                   reading ? "reading from input" : "writing to output");
+    img_context(err, "%s", img_error_message(&before));
+    if (before.context)
+        img_context(err, "%s", before.context);
+    img_error_clear(&before);
+}
+
 int img_dd(const char *target, const char *source, const struct img_dd_options *o, bool *beyond,
            struct img_error *err)
 {
@@ -47,6 +72,8 @@ int img_dd(const char *target, const char *source, const struct img_dd_options *
     int ret = conversion_run(&d.conversion, target, &options, err);
     if (ret < 0 && d.conversion.image_count && o->format && !driver_named_by_qemu(o->format))
         ret = img_fail_detail(err, EINVAL, "Unknown file format", "'%s'", o->format);
+    if (ret < 0 && ret != -ECANCELED)
+        reword(ret, err);
     if (beyond)
         *beyond = d.beyond;
     return ret;
