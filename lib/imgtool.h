@@ -379,9 +379,9 @@ IMG_API void img_chain_info_free(struct img_chain_info *chain);
 enum img_volume_kind {
     IMG_VOLUME_DISK,
     IMG_VOLUME_PARTITION,
-    IMG_VOLUME_GROUP,   /* of LVM; its size is that of all its extents */
-    IMG_VOLUME_LOGICAL, /* of LVM */
-    IMG_VOLUME_ARRAY,   /* of Linux's software RAID (superblocks of version 1) */
+    IMG_VOLUME_GROUP,     /* of LVM; its size is that of all its extents */
+    IMG_VOLUME_LOGICAL,   /* of LVM */
+    IMG_VOLUME_ARRAY,     /* of Linux's software RAID (superblocks of version 1) */
     IMG_VOLUME_SUBVOLUME, /* of Btrfs, but the one that mounting shows */
 };
 
@@ -396,17 +396,17 @@ enum img_content {
     IMG_CONTENT_AMBIGUOUS, /* several that exclude each other: remains of an older one */
 };
 
-/* The disk, a partition, an array, a volume of LVM or Btrfs. Strings are NULL where there is nothing to say, and hold
- * what the guest wrote. */
+/* The disk, a partition, an array, a volume of LVM or Btrfs. Strings are NULL where there is
+ * nothing to say, and hold what the guest wrote. */
 struct img_volume {
     enum img_volume_kind kind;
     char *name;      /* what Linux calls it on its first disk: "/dev/sda1", "/dev/GROUP/VOLUME",
                         "/dev/md127"; a subvolume: "btrfsvol:/dev/sda1/PATH" */
     unsigned number; /* of a partition; the level of an array */
-    size_t parent;   /* the volume that it is a part of, or the first of them; of the disk: itself */
-    size_t group;    /* the group or array that it is a member of; 0, the disk: of none */
-    uint64_t start;  /* where on the disk; of an array or a logical volume: its first byte there */
-    uint64_t size;   /* of a subvolume 0 */
+    size_t parent;  /* the volume that it is a part of, or the first of them; of the disk: itself */
+    size_t group;   /* the group or array that it is a member of; 0, the disk: of none */
+    uint64_t start; /* where on the disk; of an array or a logical volume: its first byte there */
+    uint64_t size;  /* of a subvolume 0 */
     /* the disk's partition table: */
     char *table, *table_id; /* "dos", "gpt", "sun", ...; libblkid's words */
     /* a partition's entry in it: */
@@ -454,7 +454,8 @@ IMG_API int img_filesystems(struct img_filesystems **out, struct img *img,
 IMG_API void img_filesystems_free(struct img_filesystems *filesystems);
 
 /* "unknown", "filesystem", "swap", "lvm", "luks", "raid", "other", "ambiguous"; and "disk",
- * "partition", "volume-group", "logical-volume", "raid-array", "subvolume". These names do not change. */
+ * "partition", "volume-group", "logical-volume", "raid-array", "subvolume". These names do not
+ * change. */
 IMG_API const char *img_content_name(enum img_content content);
 IMG_API const char *img_volume_kind_name(enum img_volume_kind kind);
 
@@ -1521,7 +1522,8 @@ enum img_rebase_flags {
     /* Change the name only: nothing is read or compared, and the old backing file need not exist.
      */
     IMG_REBASE_UNSAFE = 1 << 0,
-    /* Whole clusters that are copied are stored compressed. */
+    /* Clusters that are copied are stored compressed; where the image has some subclusters of one,
+     * together with these. */
     IMG_REBASE_COMPRESS = 1 << 1,
     /* Change nothing, say in the result what would be done. */
     IMG_REBASE_DRY_RUN = 1 << 2,

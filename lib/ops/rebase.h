@@ -63,9 +63,18 @@ int rebase_pack_start(struct rebase_pack *k, const struct img *img, uint64_t off
 /* LENGTH bytes of the piece from AT on, in one cluster. */
 int rebase_pack(struct rebase_pack *k, const struct img *img, const uint8_t *data, uint64_t offset,
                 size_t at, size_t length, struct img_error *err);
+/* Clusters of which the image holds a part, made whole and compressed one at a time. */
+struct rebase_merge {
+    void *compressor;
+    uint8_t *plain, *packed;
+    uint64_t end; /* behind the last one; it needs nothing any more */
+};
+
 /* Writes a run of the piece, compressed where that made it shorter. */
-int rebase_pack_write(const struct rebase_pack *k, struct img *img, const uint8_t *data,
-                      uint64_t offset, size_t at, size_t length, struct img_error *err);
+int rebase_pack_write(const struct rebase_pack *k, struct rebase_merge *m, struct img *img,
+                      const uint8_t *data, uint64_t offset, size_t at, size_t length,
+                      struct img_error *err);
+void rebase_merge_free(struct rebase_merge *m, const struct img *img);
 void rebase_pack_free(struct rebase_pack *k, const struct img *img);
 
 /* rebase_snapshots.c: -EBUSY when an internal snapshot of the image would read other data over the

@@ -43,7 +43,8 @@ struct job {
     enum rebase_mode mode;
     struct pair pair;
     uint64_t unit, piece;
-    bool compress;
+    bool compress, merges;
+    struct rebase_merge merge;
     bool swept;           /* of what an interrupted run has left in the image */
     uint64_t unflushed;   /* bytes written since the host was told to begin */
     uint64_t at;          /* the next byte to look at */
@@ -170,16 +171,20 @@ static int next_piece(struct job *j, struct piece *p, struct img_error *err)
     return 0;
 }
 
+static int sweep(struct job *j, struct img_error *err)
+{
+    if (j->swept || j->mode != REBASE_COPY)
+        return 0;
+    j->swept = true;
+    return sweep_leaks(j->r->img->layers[0], err);
+}
+
 /* Before the first piece is handed out, nobody else looks at the image. */
 static int take(void *opaque, void *slot, struct img_error *err)
 {
     struct job *j = opaque;
-    int ret = next_piece(j, slot, err);
-    if (ret <= 0 || j->swept || j->mode != REBASE_COPY)
-        return ret;
-    j->swept = true;
-    ret = sweep_leaks(j->r->img->layers[0], err);
-    return ret < 0 ? ret : 1;
+    int ret = next_piece(j, slot, err), swept = ret > 0 ? sweep(j, err) : 0;
+    return swept < 0 ? swept : ret;
 }
 
 /* ---- comparing ----------------------------------------------------------------------------- */
@@ -268,19 +273,20 @@ static int compare(void *opaque, void *slot, struct img_error *err)
 
 /* ---- copying ------------------------------------------------------------------------------- */
 
-static int write_run(const struct job *j, const struct piece *p, const struct run *run,
+static int write_run(struct job *j, const struct piece *p, const struct run *run,
                      struct img_error *err)
 {
     struct rebase *r = j->r;
-    uint64_t off = p->offset + run->from;
+    uint64_t off = p->offset + run->from, end = off + run->length;
     if (run->zero) {
         r->result.zeroed_bytes += run->length;
-        return img_write_zeroes(r->img, off, run->length, 0, err);
+        off = min_u64(max_u64(off, j->merge.end), end);
+        return off < end ? img_write_zeroes(r->img, off, end - off, 0, err) : 0;
     }
     r->result.copied_bytes += run->length;
     if (j->compress)
-        return rebase_pack_write(&p->pack, r->img, p->data[0], p->offset, run->from, run->length,
-                                 err);
+        return rebase_pack_write(&p->pack, &j->merge, r->img, p->data[0], p->offset, run->from,
+                                 run->length, err);
     return img_write(r->img, p->data[0] + run->from, run->length, off, err);
 }
 
@@ -378,7 +384,9 @@ static int copy(struct job *j, struct img_error *err)
         .settle = settle,
         .clear = clear,
     };
-    return workers_run(&work, workers_processors(), err);
+    /* what a merged cluster was before may leak although nothing is left to copy */
+    int ret = j->merges ? sweep(j, err) : 0;
+    return ret < 0 ? ret : workers_run(&work, workers_processors(), err);
 }
 
 int rebase_differences(struct rebase *r, enum rebase_mode mode, struct img_error *err)
@@ -387,6 +395,7 @@ int rebase_differences(struct rebase *r, enum rebase_mode mode, struct img_error
     struct job j = {.r = r, .mode = mode};
     j.compress = mode == REBASE_COPY && (r->options->flags & IMG_REBASE_COMPRESS);
     j.unit = l->driver->writing ? l->driver->writing->zero_unit(l) : 512;
+    j.merges = j.compress && j.unit < l->cluster_size;
     if (r->options->flags & IMG_REBASE_COMPRESS)
         j.unit = l->cluster_size;
     j.piece = max_u64(PIECE, j.unit);
@@ -396,6 +405,7 @@ int rebase_differences(struct rebase *r, enum rebase_mode mode, struct img_error
     if (!ret)
         ret = mode == REBASE_SURVEY ? survey(&j, err) : copy(&j, err);
     pthread_mutex_destroy(&j.lock);
+    rebase_merge_free(&j.merge, r->img);
     pair_free(&j.pair);
     return ret;
 }

@@ -66,18 +66,72 @@ int rebase_pack(struct rebase_pack *k, const struct img *img, const uint8_t *dat
     return 0;
 }
 
-int rebase_pack_write(const struct rebase_pack *k, struct img *img, const uint8_t *data,
-                      uint64_t offset, size_t at, size_t length, struct img_error *err)
+static int merge_start(struct rebase_merge *m, const struct img *img, struct img_error *err)
+{
+    const struct layer *l = img->layers[0];
+    if (m->compressor)
+        return 0;
+    m->plain = malloc(cluster_size(img));
+    m->packed = malloc(cluster_size(img));
+    if (!m->plain || !m->packed)
+        return img_fail_nomem(err);
+    return l->driver->writing->compressor_create(&m->compressor, l, err);
+}
+
+/* The cluster at OFFSET, as the image reads over its old base. Where it gets no shorter, it stays
+ * as it is. */
+static int merge(struct rebase_merge *m, struct img *img, uint64_t offset, struct img_error *err)
+{
+    const struct driver *d = img->layers[0]->driver;
+    uint64_t cluster = cluster_size(img);
+    size_t length = (size_t)min_u64(cluster, img_size(img) - offset);
+    int ret = merge_start(m, img, err);
+    if (!ret)
+        ret = img_read(img, m->plain, length, offset, err);
+    if (ret < 0)
+        return ret;
+    memset(m->plain + length, 0, cluster - length);
+    size_t stored = d->building->compress(m->compressor, m->plain, m->packed);
+    if (!stored)
+        return 0;
+    m->end = offset + cluster;
+    return write_compressed(img, m->packed, stored, offset, err);
+}
+
+void rebase_merge_free(struct rebase_merge *m, const struct img *img)
+{
+    if (m->compressor)
+        img->layers[0]->driver->building->compressor_destroy(m->compressor);
+    free(m->plain);
+    free(m->packed);
+}
+
+/* N bytes of one cluster. */
+static int write_one(const struct rebase_pack *k, struct rebase_merge *m, struct img *img,
+                     const uint8_t *data, uint64_t offset, size_t at, size_t n,
+                     struct img_error *err)
+{
+    uint64_t cluster = cluster_size(img), off = offset + at;
+    size_t i = index_of(img, offset, at);
+    bool whole = n == min_u64(cluster, img_size(img) - align_down(off, cluster));
+    if (off < m->end)
+        return 0;
+    if (k->stored[i])
+        return write_compressed(img, k->clusters + i * cluster, k->stored[i], off, err);
+    int ret = whole ? 0 : merge(m, img, align_down(off, cluster), err);
+    return ret < 0 || off < m->end ? ret : img_write(img, data + at, n, off, err);
+}
+
+int rebase_pack_write(const struct rebase_pack *k, struct rebase_merge *m, struct img *img,
+                      const uint8_t *data, uint64_t offset, size_t at, size_t length,
+                      struct img_error *err)
 {
     uint64_t cluster = cluster_size(img);
     int ret = 0;
     for (size_t end = at + length, n; at < end && !ret; at += n) {
-        size_t i = index_of(img, offset, at);
         uint64_t off = offset + at;
         n = (size_t)min_u64(align_down(off, cluster) + cluster - off, end - at);
-        ret = k->stored[i]
-                  ? write_compressed(img, k->clusters + i * cluster, k->stored[i], off, err)
-                  : img_write(img, data + at, n, off, err);
+        ret = write_one(k, m, img, data, offset, at, n, err);
     }
     return ret;
 }
