@@ -265,10 +265,22 @@ static int settle(void *opaque, void *slot, struct img_error *err)
 
 /* ---- all of it ---- */
 
+/* Each has two buffers, and as much again where clusters are compressed: that is bounded, too. */
+static unsigned count_threads(const struct comparison *c)
+{
+    enum { MEMORY = 40 << 20, MOST = 16, LEAST = 256 << 10 };
+    unsigned wanted = c->options->threads ? c->options->threads : workers_processors();
+    uint64_t largest = LEAST;
+    for (unsigned i = 0; i < 2; i++)
+        for (unsigned k = 0; k < c->images[i]->depth; k++)
+            largest = max_u64(largest, c->images[i]->layers[k]->cluster_size);
+    uint64_t most = min_u64(MEMORY / (4 * largest), MOST);
+    return wanted < most ? wanted : (unsigned)most;
+}
+
 static int compare(struct comparison *c, struct img_error *err)
 {
     uint64_t sizes[2] = {img_size(c->images[0]), img_size(c->images[1])};
-    unsigned threads = c->options->threads ? c->options->threads : workers_processors();
     c->end = max_u64(sizes[0], sizes[1]);
     if (wants(c, IMG_COMPARE_STRICT) && sizes[0] != sizes[1]) {
         uint64_t least = min_u64(sizes[0], sizes[1]);
@@ -286,7 +298,7 @@ static int compare(struct comparison *c, struct img_error *err)
                                     .work = look,
                                     .settle = settle,
                                     .clear = piece_clear};
-    ret = workers_run(&job, threads, err);
+    ret = workers_run(&job, count_threads(c), err);
     if (c->pending.length && !c->stopped && wants(c, IMG_COMPARE_ALL)) /* an error is behind it */
         tell(c, &c->pending);
     if (c->stopped) {
