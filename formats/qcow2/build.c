@@ -33,6 +33,7 @@ struct builder {
     bool sequential; /* the file is a pipe: first the tables come into being, then the data comes */
     bool written;    /* and they are */
     bool compress;
+    bool small; /* clusters are smaller than a block of the host: see draw_together */
     /* what is expected: tables are bits, clusters are counted up to NEXT_EXPECTED */
     uint8_t *tables;
     uint64_t next_expected;
@@ -214,12 +215,36 @@ static int start_sequential(struct builder *b, struct img_error *err)
 
 /* ---- starting ---- */
 
+/*
+ * What is left out between two parts of the file gives back whole blocks of the host only. So where
+ * clusters are smaller, it shall be in one place: the refcount blocks come behind the L2 tables
+ * that came to be, where the others have left room, and the data begins with a block. So the file
+ * takes at most one block more than if nothing were left out.
+ */
+static void draw_together(struct builder *b)
+{
+    struct qcow2_layout *l = b->layout;
+    uint64_t l1 = l->reftable_offset + (l->reftable_clusters << l->cluster_bits);
+    l->l1_offset = l1;
+    l->l2_offset = l1 + align_up(l->l1_entries * 8, cluster_size(b));
+    uint64_t room = (l->l2_tables + l->refblocks) << l->cluster_bits;
+    l->metadata = l->l2_offset + room;
+    if (room >= HOST_BLOCK)
+        l->metadata = align_up(l->metadata, HOST_BLOCK);
+}
+
 static int lay_out(struct builder *b, struct img_error *err)
 {
     struct qcow2_layout *l = b->layout;
     struct qcow2_header *h = &b->plan->header;
+    b->small = cluster_size(b) < HOST_BLOCK && l->l2_tables && !b->compress && !b->sequential &&
+               !b->file->device;
+    if (b->small) /* for the gap before the data */
+        l->data_clusters += HOST_BLOCK >> l->cluster_bits;
     if (!qcow2_layout_compute(l))
         return img_fail(err, EFBIG, "The image size is too large");
+    if (b->small)
+        draw_together(b);
     h->l1_offset = l->l1_offset;
     h->reftable_offset = l->reftable_offset;
     h->reftable_clusters = (uint32_t)l->reftable_clusters;
@@ -484,6 +509,8 @@ static int finish_tables(struct builder *b, struct img_error *err)
     const struct qcow2_layout *l = b->layout;
     uint64_t l1_clusters = div_round_up(l->l1_entries * 8, cluster_size(b));
     int ret = l->l1_entries ? flush_l1(b, err) : 0;
+    if (b->small)
+        b->layout->refblocks_offset = l->l2_offset + (b->tables_used << l->cluster_bits);
     if (!ret)
         ret = count_data(b, err);
     if (!ret)
@@ -497,7 +524,8 @@ static int finish_tables(struct builder *b, struct img_error *err)
     if (!ret)
         ret = build_refs_finish(&b->refs, err);
     uint64_t end = b->next_host;
-    if (!b->tables_used && end == l->metadata && l->l1_entries) /* as short as a new image is */
+    if (!b->small && !b->tables_used && end == l->metadata &&
+        l->l1_entries) /* as short as a new image is */
         end = l->l1_offset + l->l1_entries * 8;
     return ret < 0 || b->file->device ? ret : file_truncate(b->file, end, err);
 }

@@ -164,9 +164,24 @@ static int add_zero(const struct copy_job *j, struct copy_piece *p, size_t from,
     return j->target->says_zero ? copy_piece_add_run(p, &run, err) : add_data(p, from, to, err);
 }
 
+/* The end of the stretch at AT that the source stores in one way, in whole units; *PART is the one
+ * that begins there, LENGTH that of the piece. */
+static size_t stretch_end(const struct copy_job *j, const struct copy_piece *p, size_t at,
+                          size_t length, size_t *part)
+{
+    size_t end = at;
+    do {
+        if (*part == p->part_count)
+            return length;
+        end += (size_t)p->parts[(*part)++].length;
+    } while (!is_aligned(end, j->target->unit));
+    return end;
+}
+
 /*
- * Zeroes count where there are enough of them in a row, or where they are next to what is none of
- * this piece: there they may go on. Blocks are those of the disk, not of the piece.
+ * Zeroes count where there are enough of them in a row, or where they are next to what the source
+ * stores in another way, or what is none of this piece: there they may go on. Blocks are those of
+ * the disk, not of the piece.
  */
 static int divide_plain(const struct copy_job *j, struct copy_piece *p, struct img_error *err)
 {
@@ -174,14 +189,19 @@ static int divide_plain(const struct copy_job *j, struct copy_piece *p, struct i
     if (!j->sparse || j->as_mapped || (!j->target->zero_is_nothing && !j->target->says_zero))
         return add_data(p, 0, length, err);
     size_t from = 0, at = 0; /* FROM: where data began that is not yet added */
+    size_t start = 0, end = 0, part = 0;
     int ret = 0;
     while (at < length && !ret) {
+        if (at == end) {
+            start = at;
+            end = stretch_end(j, p, at, length, &part);
+        }
         size_t rest = block - (size_t)((p->start + at) & (block - 1));
-        size_t n = rest < length - at ? rest : length - at;
+        size_t n = rest < end - at ? rest : end - at;
         bool zero = zero_all(p->buf + at, n);
         if (n == block)
-            n = zero_run(p->buf + at, length - at, block, &zero);
-        if (zero && (n >= min_u64(j->sparse, COPY_PIECE) || !at || at + n == length)) {
+            n = zero_run(p->buf + at, end - at, block, &zero);
+        if (zero && (n >= min_u64(j->sparse, COPY_PIECE) || at == start || at + n == end)) {
             ret = add_data(p, from, at, err);
             if (!ret)
                 ret = add_zero(j, p, at, at + n, err);
