@@ -85,7 +85,9 @@ struct file {
     const struct file_ops *ops;
     char *name; /* as the user or the overlay named it, resolved */
     struct file_identity id;
-    int fd; /* file_posix only; elsewhere -1 */
+    int fd;        /* file_posix only; elsewhere -1 */
+    int direct_fd; /* the same file, if it is used past the host's cache */
+    bool direct;
     const void *mem;
     size_t mem_size;
     bool device;                          /* its length is what it is */
@@ -100,6 +102,11 @@ struct file {
 };
 
 int file_open_posix(struct file **out, const char *path, bool writable, struct img_error *err);
+
+/* From now on, whole blocks are read and written past the host's cache (O_DIRECT). -EINVAL where
+ * the file system cannot. Before other threads have F; nothing for files that are not the host's.
+ */
+int file_use_direct(struct file *f, struct img_error *err);
 
 /* A file in memory; DATA is borrowed. */
 int file_open_memory(struct file **out, const char *name, const void *data, size_t size,

@@ -8,6 +8,7 @@
 #include "lib/file.h"
 #include "lib/checked.h"
 #include "lib/file_device.h"
+#include "lib/file_direct.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +26,8 @@
 static int64_t posix_pread(struct file *f, void *buf, size_t len, host_off off)
 {
     size_t done = 0;
+    if (f->direct)
+        return direct_pread(f, buf, len, off);
     while (done < len) {
         ssize_t n = pread(f->fd, (char *)buf + done, len - done, (off_t)(off.v + done));
         if (n < 0 && errno == EINTR)
@@ -84,11 +87,15 @@ static int posix_extent(struct file *f, host_off off, struct file_extent *out)
 
 static void posix_close(struct file *f)
 {
+    if (f->direct)
+        close(f->direct_fd);
     close(f->fd);
 }
 
 static int posix_pwrite(struct file *f, const void *buf, size_t len, host_off off)
 {
+    if (f->direct)
+        return direct_pwrite(f, buf, len, off);
     for (size_t done = 0; done < len;) {
         ssize_t n = pwrite(f->fd, (const char *)buf + done, len - done, (off_t)(off.v + done));
         if (n < 0 && errno == EINTR)

@@ -104,6 +104,9 @@ enum img_open_flags {
     IMG_OPEN_WRITE = 1 << 6,
     /* No other program may write the image meanwhile, even if it is a raw disk. */
     IMG_OPEN_STILL = 1 << 7,
+    /* The files are used past the host's cache, as QEMU's cache.direct=on has it: -EINVAL where a
+     * file system cannot, and a raw disk whose length is odd is seen in whole sectors. */
+    IMG_OPEN_DIRECT = 1 << 8,
 };
 
 enum img_warning {
@@ -1043,6 +1046,8 @@ enum img_convert_flags {
     IMG_CONVERT_RESUME = 1 << 13,
     /* A warning when what an interrupted call has kept is there, without IMG_CONVERT_RESUME. */
     IMG_CONVERT_SAY_KEPT = 1 << 14,
+    /* The target is written past the host's cache. For the sources: IMG_OPEN_DIRECT. */
+    IMG_CONVERT_DIRECT = 1 << 15,
 };
 
 /* Whether data is shared with the source's files, where both lie on one file system that can (XFS,

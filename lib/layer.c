@@ -84,6 +84,8 @@ static int open_data_file(struct layer *l, const struct image_ref *ref, unsigned
     } else {
         ret = lock_take(l->data_file, wanted_data_lock(flags), err);
     }
+    if (!ret && l->direct)
+        ret = file_use_direct(l->data_file, err);
     free(path);
     return ret;
 }
@@ -109,12 +111,14 @@ int layer_open(struct layer **out, const struct image_ref *ref,
     l->filename = name;
     l->raw_offset = ref->raw_offset;
     l->raw_size = ref->raw_size;
-    l->direct = ref->direct;
+    l->direct = ref->direct || (flags & IMG_OPEN_DIRECT);
     l->data_file_given = ref->data_file != NULL;
     l->cut_off = ref->no_backing;
     l->cache_bytes = LAYER_CACHE_MAX;
     int ret = ref->null ? file_open_null(&l->file, ref->path, ref->null_size, err)
                         : file_open_posix(&l->file, ref->path, flags & IMG_OPEN_WRITE, err);
+    if (!ret && l->direct)
+        ret = file_use_direct(l->file, err);
     if (!ret)
         ret = start_driver(l, ref->format, flags, is_backing, probed, err);
     if (!ret && ref->data_file && !l->external_data)

@@ -185,6 +185,8 @@ static int start(struct compare_request *r, int argc, char **argv, const char *c
     if (check(r, argc, argv))
         return 1;
     int code = check_cache(r, cache);
+    if (tool_cache_is_direct(cache))
+        r->open[0].flags |= IMG_OPEN_DIRECT;
     r->open[1].flags = r->open[0].flags;
     for (unsigned i = 0; i < 2 && !code; i++)
         code = source_check(r->tool, &r->open[i]) ? NOT_OPENED : 0;

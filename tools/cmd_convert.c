@@ -241,6 +241,10 @@ static int run(struct convert_request *r)
         r->convert.flags |= IMG_CONVERT_UNFLUSHED;
     if (!r->tool->as_qemu)
         r->convert.flags |= IMG_CONVERT_SAY_KEPT;
+    if (tool_cache_is_direct(r->cache))
+        r->convert.flags |= IMG_CONVERT_DIRECT;
+    if (tool_cache_is_direct(r->source_cache))
+        r->open.flags |= IMG_OPEN_DIRECT;
     r->convert.open = &r->open;
     r->convert.options = r->options;
     r->convert.warn = warn;

@@ -186,6 +186,11 @@ int tool_number(struct tool *tool, const char *name, const char *value, uint64_t
     return check_number(tool, name, value, ret, least, most, out);
 }
 
+bool tool_cache_is_direct(const char *mode)
+{
+    return mode && (!strcmp(mode, "none") || !strcmp(mode, "off") || !strcmp(mode, "directsync"));
+}
+
 bool tool_is_cache_mode(const char *mode)
 {
     static const char *const modes[] = {"none",      "off",          "directsync",

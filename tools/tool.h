@@ -72,5 +72,7 @@ int tool_number(struct tool *tool, const char *name, const char *value, uint64_t
 
 /* Is MODE one of QEMU's cache modes? */
 bool tool_is_cache_mode(const char *mode);
+/* Is it one past the host's cache? NULL is none. */
+bool tool_cache_is_direct(const char *mode);
 
 #endif

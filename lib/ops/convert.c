@@ -211,6 +211,18 @@ int conversion_plan(struct conversion *c, struct img_error *err)
     return ret < 0 ? creation_failed(c, ret, err) : make_builder(c, err);
 }
 
+/* In QEMU's words, which makes the file and then opens it. */
+static int use_direct(struct conversion *c, struct img_error *err)
+{
+    struct new_image *n = &c->target;
+    if (!(c->given->flags & IMG_CONVERT_DIRECT))
+        return 0;
+    int ret = file_use_direct(n->image->file, err);
+    if (!ret && n->data)
+        ret = file_use_direct(n->data->file, err);
+    return ret < 0 ? img_prefix(err, ret, "Could not open '%s': ", c->filename) : 0;
+}
+
 static int convert_to_new(struct conversion *c, struct img_error *err)
 {
     struct new_image *n = &c->target;
@@ -220,7 +232,9 @@ static int convert_to_new(struct conversion *c, struct img_error *err)
     ret = open_new(c, err);
     if (ret < 0)
         return creation_failed(c, ret, err);
-    ret = conversion_start_copy(c, err);
+    ret = use_direct(c, err);
+    if (!ret)
+        ret = conversion_start_copy(c, err);
     if (!ret)
         ret = conversion_try_sharing(c, err);
     if (!ret)
@@ -262,7 +276,8 @@ static int open_existing(struct conversion *c, struct img_error *err)
     const struct img_convert_options *g = c->given;
     const struct img_open_options open = {
         .format = g->format || !(g->flags & IMG_CONVERT_TARGET_OPTS) ? c->format : NULL,
-        .flags = IMG_OPEN_WRITE | (g->flags & IMG_CONVERT_TARGET_OPTS ? IMG_OPEN_IMAGE_OPTS : 0),
+        .flags = IMG_OPEN_WRITE | (g->flags & IMG_CONVERT_TARGET_OPTS ? IMG_OPEN_IMAGE_OPTS : 0) |
+                 (g->flags & IMG_CONVERT_DIRECT ? IMG_OPEN_DIRECT : 0),
         .cancelled = g->cancelled,
         .opaque = g->opaque,
     };

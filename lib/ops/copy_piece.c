@@ -113,7 +113,7 @@ static int make_buffer(const struct copy_job *j, struct copy_piece *p, struct im
 {
     if (p->buf)
         return 0;
-    p->buf = malloc((size_t)copy_piece_size(j));
+    p->buf = aligned_alloc(4096, (size_t)copy_piece_size(j));
     return p->buf ? 0 : img_fail_nomem(err);
 }
 
