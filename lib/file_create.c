@@ -28,6 +28,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const char partial_suffix[] = ".imgtool-partial";
+
 enum { MAX_LINKS = 40, MAX_RETRIES = 10, NEW_MODE = 0644, NAME_PART = 200 };
 
 /* The folder of PATH, for the caller to free. */
@@ -184,11 +186,12 @@ static int check_partial(const struct new_file *n, int fd, struct img_error *err
 static int open_partial(struct new_file *n, const char *name, int *fd, struct img_error *err)
 {
     const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
-    n->temporary = new_file_beside(n->path, ".imgtool-partial");
+    n->temporary = new_file_beside(n->path, partial_suffix);
     if (!n->temporary)
         return img_fail_nomem(err);
     n->kept = true;
     *fd = open(n->temporary, flags | O_CREAT | O_EXCL, n->old ? 0600 : NEW_MODE);
+    n->kept = *fd < 0;
     if (*fd >= 0)
         return 0;
     n->found = errno == EEXIST;
@@ -207,13 +210,10 @@ static int lock_partial(struct new_file *n, struct img_error *err)
 {
     struct stat st;
     int ret = lock_take(n->file, LOCK_WRITER, err);
+    n->kept |= ret == -EAGAIN; /* another program found it at once, and has it now */
     if (!ret && (stat(n->temporary, &st) < 0 || st.st_ino != n->file->id.inode))
         ret = img_fail(err, EAGAIN, "'%s' is being replaced by other programs", n->path);
-    if (!ret && !n->found)
-        ret = file_flush_folder(n->path, err);
-    if (!ret)
-        n->kept = n->found;
-    return ret;
+    return ret < 0 || n->found ? ret : file_flush_folder(n->path, err);
 }
 
 static int open_temporary(struct new_file *n, const char *name, int *fd, struct img_error *err)
@@ -401,8 +401,16 @@ bool new_file_is(const struct new_file *n, const char *name)
 
 void new_file_withdraw(struct new_file *n)
 {
-    if (n->published && !n->old)
+    if (!n->published || n->old)
+        return;
+    char *partial = n->kept ? new_file_beside(n->path, partial_suffix) : NULL;
+    if (partial && rename(n->path, partial) == 0)
+        n->temporary = partial;
+    else
         unlink(n->path);
+    if (partial != n->temporary)
+        free(partial);
+    n->published = false;
 }
 
 void new_file_close(struct new_file *n)

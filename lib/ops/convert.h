@@ -20,6 +20,7 @@ struct conversion {
     struct copy_job job;
     uint64_t data_bytes;
     bool goes_on; /* where an earlier run was interrupted */
+    bool anew;    /* there is none to go on with */
     char *began;  /* what the log knows that one by; NULL: nobody wants to resume this one */
     size_t began_length;
     /* For who wants a part of the source's disk only: called when it is open, sets WINDOW. NULL:

@@ -288,6 +288,7 @@ int conversion_resume_find(struct conversion *c, struct img_error *err)
     if (n->image->found && found && c->job.log->logged.at && c->job.warn)
         c->job.warn(c->job.opaque,
                     "what an interrupted convert has left is not whole: this one begins anew");
+    c->anew = true;
     c->job.log->logged = (struct copy_progress){0};
     ret = make_empty(n->image, err);
     return ret < 0 ? ret : make_empty(n->data, err);
@@ -338,7 +339,7 @@ void conversion_resume_end(struct conversion *c, int ret, struct img_error *err)
         copy_log_remove(log);
     if (log && ret < 0 && log->logged.at && ret != -ESTALE)
         img_hint(err, "What was copied is kept: convert --resume goes on with it.");
-    if (log && ret < 0 && !log->logged.at && n->image && n->image->kept) {
+    if (log && ret < 0 && c->anew && !log->logged.at) {
         copy_log_remove(log);
         n->image->kept = false;
         if (n->data)

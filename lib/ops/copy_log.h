@@ -33,6 +33,7 @@ struct copy_progress {
 struct copy_log {
     char *path;
     int fd;
+    bool mine; /* the file is there, and nobody else has put it there */
     uint8_t *head; /* the caller's */
     size_t head_length;
     uint64_t length; /* of the file: the next record goes there */

@@ -55,64 +55,76 @@ void copy_log_free(struct copy_log *log)
 
 void copy_log_remove(const struct copy_log *log)
 {
-    unlink(log->path);
+    if (log->mine)
+        unlink(log->path);
 }
 
 /* ---- reading ------------------------------------------------------------------------------- */
 
-/* LENGTH bytes at OFF; false: they are not there. */
-static bool get(const struct copy_log *log, void *buf, size_t length, uint64_t off)
+/* LENGTH bytes at OFF: 1, or 0 when they are not there. */
+static int get(const struct copy_log *log, void *buf, size_t length, uint64_t off,
+               struct img_error *err)
 {
     for (size_t done = 0; done < length;) {
         ssize_t n = pread(log->fd, (uint8_t *)buf + done, length - done, (off_t)(off + done));
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return false;
+            return n < 0 ? img_fail_errno(err, errno, "Could not read '%s'", log->path) : 0;
         done += (size_t)n;
     }
-    return true;
+    return 1;
 }
 
-static bool read_head(struct copy_log *log)
+/* 1, or 0: it makes no sense. */
+static int read_head(struct copy_log *log, struct img_error *err)
 {
     uint8_t fixed[HEAD], end[SUM];
-    if (!get(log, fixed, HEAD, 0) || memcmp(fixed, magic, sizeof magic) != 0 ||
-        load_be32(fixed + 8) != VERSION || load_be32(fixed + 12) > HEAD_MAX)
-        return false;
+    int ret = get(log, fixed, HEAD, 0, err);
+    if (ret <= 0)
+        return ret;
+    if (memcmp(fixed, magic, sizeof magic) != 0 || load_be32(fixed + 8) != VERSION ||
+        load_be32(fixed + 12) > HEAD_MAX)
+        return 0;
     log->head_length = load_be32(fixed + 12);
     log->head = malloc(log->head_length + 1);
-    if (!log->head || !get(log, log->head, log->head_length, HEAD) ||
-        !get(log, end, SUM, HEAD + log->head_length))
-        return false;
+    if (!log->head)
+        return img_fail_nomem(err);
+    ret = get(log, log->head, log->head_length, HEAD, err);
+    if (ret > 0)
+        ret = get(log, end, SUM, HEAD + log->head_length, err);
+    if (ret <= 0)
+        return ret;
     log->sum = log->reading_sum = sum(sum(0, fixed, HEAD), log->head, log->head_length);
     log->position = log->length = HEAD + log->head_length + SUM;
     return load_be32(end) == log->sum;
 }
 
-/* The record at *AT, which moves behind it; false: there is none, or a part of one. */
-static bool read_record(struct copy_log *log, uint64_t *at, uint32_t *before,
-                        struct copy_progress *p)
+/* The record at *AT, which moves behind it: 1, or 0 when there is none, or a part of one. */
+static int read_record(struct copy_log *log, uint64_t *at, uint32_t *before,
+                       struct copy_progress *p, struct img_error *err)
 {
     uint8_t fixed[RECORD_HEAD];
-    if (!get(log, fixed, RECORD_HEAD, *at) || load_be32(fixed) > RECORD_MAX)
-        return false;
+    int ret = get(log, fixed, RECORD_HEAD, *at, err);
+    if (ret <= 0 || load_be32(fixed) > RECORD_MAX)
+        return ret < 0 ? ret : 0;
     size_t length = load_be32(fixed);
     uint8_t *record = realloc(log->record, length + SUM);
     if (!record)
-        return false;
+        return img_fail_nomem(err);
     log->record = record;
-    if (!get(log, record, length + SUM, *at + RECORD_HEAD))
-        return false;
+    ret = get(log, record, length + SUM, *at + RECORD_HEAD, err);
+    if (ret <= 0)
+        return ret;
     uint32_t now = sum(sum(*before, fixed, RECORD_HEAD), record, length);
     if (load_be32(record + length) != now)
-        return false;
+        return 0;
     *before = now;
     *at += RECORD_HEAD + length + SUM;
     *p = (struct copy_progress){load_be64(fixed + 4), load_be64(fixed + 12), load_be64(fixed + 20)};
     log->record_length = length;
     log->record_at = 0;
-    return true;
+    return 1;
 }
 
 /* Who can write a folder could put a log there. */
@@ -134,10 +146,15 @@ int copy_log_load(struct copy_log *log, bool *found, struct img_error *err)
     if (log->fd < 0)
         return errno == ENOENT ? 0 : img_fail_errno(err, errno, "Could not open '%s'", log->path);
     int ret = check_owner(log, err);
-    if (ret < 0 || !read_head(log))
+    log->mine = !ret;
+    if (!ret)
+        ret = read_head(log, err);
+    if (ret <= 0)
         return ret;
-    while (read_record(log, &log->length, &log->sum, &log->logged))
+    while ((ret = read_record(log, &log->length, &log->sum, &log->logged, err)) > 0)
         ;
+    if (ret < 0)
+        return ret;
     log->record_length = log->record_at = 0;
     *found = true;
     return 0;
@@ -167,8 +184,9 @@ int copy_log_next(struct copy_log *log, struct copy_run *run, struct img_error *
     while (log->record_at == log->record_length) {
         if (log->position >= log->length)
             return 0;
-        if (!read_record(log, &log->position, &log->reading_sum, &log->reading))
-            return img_fail(err, EIO, "Could not read '%s' again", log->path);
+        int ret = read_record(log, &log->position, &log->reading_sum, &log->reading, err);
+        if (ret <= 0)
+            return ret < 0 ? ret : img_fail(err, EIO, "Could not read '%s' again", log->path);
     }
     if (!get_number(log, &gap) || !get_number(log, &length))
         return damaged(log, err);
@@ -221,6 +239,7 @@ int copy_log_create(struct copy_log *log, const void *head, size_t length, struc
     log->fd = open(log->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (log->fd < 0)
         return img_fail_errno(err, errno, "Could not create '%s'", log->path);
+    log->mine = true;
     memcpy(fixed, magic, sizeof magic);
     store_be32(fixed + 8, VERSION);
     store_be32(fixed + 12, (uint32_t)length);
