@@ -3,7 +3,7 @@
 #include <signal.h>
 #include <stddef.h>
 
-static volatile sig_atomic_t caught;
+static _Atomic int caught; /* read by all threads; without a lock, so that a handler may set it */
 
 static void note(int number)
 {
