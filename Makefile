@@ -189,10 +189,10 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(call obj,$(UNIT_HELP)) \
 $(addprefix $(BUILD)/tests/unit/,test_alloc test_rebase test_relocate test_change_faults \
     test_change_faults_guest \
     test_change_faults_repair): UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc \
-    free strdup strndup realpath getcwd open_memstream asprintf vasprintf)
+    aligned_alloc free strdup strndup realpath getcwd open_memstream asprintf vasprintf)
 $(BUILD)/tests/unit/test_convert_faults: UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc \
-    realloc free strdup strndup realpath getcwd open_memstream asprintf vasprintf pread64 pwrite64 \
-    ftruncate64 fsync)
+    realloc aligned_alloc free strdup strndup realpath getcwd open_memstream asprintf vasprintf \
+    pread64 pwrite64 ftruncate64 fsync)
 $(BUILD)/tests/unit/test_resume_faults: UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,pwrite64 fsync \
     fdatasync ftruncate64 renameat2 unlink clock_gettime)
 comma = ,
