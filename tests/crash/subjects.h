@@ -50,6 +50,10 @@ struct subject {
     const char *needless; /* why some flushes of it may be left out; NULL: none may */
 };
 
+/* Why the flush between two rounds of a repair may be left out. */
+#define BETWEEN_ROUNDS                                                                             \
+    "between rounds: nothing leads to what the second one writes before its header"
+
 /*
  * A file subjects_GROUP.c ends with a table GROUP_subjects, whose last entry is empty, and
  * SUBJECT_GROUP(GROUP), which makes it known.

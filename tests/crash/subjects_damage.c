@@ -70,7 +70,8 @@ static int repair_some_in_rounds(struct stage *s, struct img_error *err)
     "$P $QEMU_IMG check -q -r " what " image.qcow2 >>io.log 2>&1 || [ $? -le 3 ]"
 
 #define IN_ROUNDS(image)                                                                           \
-    "check -r all, in rounds", image, DAMAGED, .run = repair_in_rounds, .qemu = QEMU_REPAIR("all")
+    "check -r all, in rounds", image, DAMAGED,                                                     \
+        .run = repair_in_rounds, .qemu = QEMU_REPAIR("all"), .needless = BETWEEN_ROUNDS
 
 static const struct subject damage_subjects[] = {
     {"check -r leaks", "leaks", DAMAGED, .run = repair_leaks, .qemu = QEMU_REPAIR("leaks")},
@@ -93,7 +94,7 @@ static const struct subject damage_subjects[] = {
     {IN_ROUNDS("in rounds: the refcount table as an L2 table")},
     {IN_ROUNDS("in rounds: a snapshot's L2 table where the file grows")},
     {"check -r all, in rounds", "in rounds: a table changes in both", DAMAGED | NO_CHECKER,
-     .run = repair_some_in_rounds},
+     .run = repair_some_in_rounds, .needless = BETWEEN_ROUNDS},
     {0},
 };
 SUBJECT_GROUP(damage)
