@@ -247,6 +247,7 @@ static bool changes(const struct telling *t, uint64_t start, size_t at, size_t l
     return false;
 }
 
+/* Those of LEN bytes of sectors at START that change. */
 static int tell_run(struct telling *t, uint64_t start, size_t len)
 {
     size_t end;
