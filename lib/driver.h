@@ -58,6 +58,9 @@ struct create_plan {
     const char *data_file; /* guest data goes there; NULL: it has none. As the options have it. */
     uint64_t data_size;
     enum preallocation data_preallocation;
+    /* Called when all is written but what makes the file an image. NULL: nothing is to be done. */
+    int (*before_image)(void *opaque, struct img_error *err);
+    void *opaque;
 };
 
 /* How large a new image would be: what is known of it, and of what is to be copied into it. */

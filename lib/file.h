@@ -132,6 +132,9 @@ int file_pipe_drain(struct file *f, struct img_error *err);
 
 void file_close(struct file *f);
 
+/* Another handle for F, which is file_posix's. */
+int file_duplicate(struct file **out, const struct file *f, struct img_error *err);
+
 /* Length in bytes now: a file that somebody writes may have grown since. */
 int file_size(struct file *f, uint64_t *size, struct img_error *err);
 
@@ -196,6 +199,9 @@ int file_check_space(struct file *f, uint64_t bytes, struct img_error *err);
  *   new_file_publish   gives it its name, in the place of what was there
  *   new_file_close     in any case; what was not published is gone without a trace
  *
+ * Between finish and publish, a file that another one is to name first can have a name beside its
+ * own one: new_file_name_beside, and new_file_publish_beside instead of new_file_publish.
+ *
  * A block device is written in place: whoever does so writes last what makes it an image.
  *
  * With PARTIAL the file has a name meanwhile, ".NAME.imgtool-partial" in the same folder, and is
@@ -216,6 +222,7 @@ struct new_file {
     char *temporary;  /* where it lies meanwhile; NULL: nowhere */
     bool in_place, published;
     bool unflushed; /* its folder is not flushed when it is published */
+    bool partial;   /* it goes on from an earlier run, or a later one may with it */
     bool found;     /* partial: there was one already */
     bool kept;      /* partial: new_file_close leaves it where it is */
 };
@@ -224,6 +231,15 @@ int new_file_open(struct new_file **out, const char *path, const struct new_file
                   struct img_error *err);
 int new_file_finish(struct new_file *n, struct img_error *err);
 int new_file_publish(struct new_file *n, struct img_error *err);
+/* Gives N a name in the folder of its own one, ->temporary, on disk when this returns. */
+int new_file_name_beside(struct new_file *n, struct img_error *err);
+/*
+ * The same as new_file_publish for N, which has had the name *BESIDE, the caller's, and keeps it.
+ * Where a file has one name at most, that one is changed, and *BESIDE becomes NULL.
+ */
+int new_file_publish_beside(struct new_file *n, char **beside, struct img_error *err);
+/* Removes the name BESIDE of N. What fails here is only that it may still be there. */
+void new_file_drop_beside(const struct new_file *n, const char *beside);
 /* Is N what will stand under the name PATH, or stands there now? */
 bool new_file_is(const struct new_file *n, const char *path);
 /* The name beside PATH of what belongs to it: ".NAME" and SUFFIX; for the caller to free. */

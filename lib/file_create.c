@@ -124,13 +124,27 @@ static int lock_existing(struct new_file *n, const char *name, struct img_error 
     return img_fail(err, EAGAIN, "'%s' is being replaced by other programs", name);
 }
 
-/* A name beside PATH that nobody can guess; NULL: none could be made. */
+static const char *last_part(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* A name beside PATH that nobody can guess, and as long, but for a short one: where it is to stand
+ * for the other, it fits. NULL: none could be made. */
 static char *unpredictable(const char *path)
 {
+    enum { LEAST = 16, DIGITS = 32 };
+    static const char prefix[] = ".imgtool-";
     uint64_t random[2];
-    char *folder = folder_of(path), *out = NULL;
-    if (folder && getrandom(random, sizeof random, 0) == (ssize_t)sizeof random &&
-        asprintf(&out, "%s/.imgtool-%016" PRIx64 "%016" PRIx64, folder, random[0], random[1]) < 0)
+    char digits[DIGITS + 1], *folder = folder_of(path), *out = NULL;
+    size_t length = strlen(last_part(path)), used = sizeof prefix - 1 + LEAST;
+    length = (length > used ? length : used) - (sizeof prefix - 1);
+    bool drawn = folder && getrandom(random, sizeof random, 0) == (ssize_t)sizeof random;
+    if (drawn)
+        snprintf(digits, sizeof digits, "%016" PRIx64 "%016" PRIx64, random[0], random[1]);
+    if (drawn && asprintf(&out, "%s/%s%.*s%.*s", folder, prefix, (int)length, digits,
+                          length > DIGITS ? (int)(length - DIGITS) : 0, last_part(path)) < 0)
         out = NULL;
     free(folder);
     return out;
@@ -154,12 +168,6 @@ static int open_nameless(const char *folder, mode_t mode)
         return fd;
     close(fd);
     return -1;
-}
-
-static const char *last_part(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
 }
 
 char *new_file_beside(const char *path, const char *suffix)
@@ -189,7 +197,7 @@ static int open_partial(struct new_file *n, const char *name, int *fd, struct im
     n->temporary = new_file_beside(n->path, partial_suffix);
     if (!n->temporary)
         return img_fail_nomem(err);
-    n->kept = true;
+    n->kept = n->partial = true;
     *fd = open(n->temporary, flags | O_CREAT | O_EXCL, n->old ? 0600 : NEW_MODE);
     n->kept = *fd < 0;
     if (*fd >= 0)
@@ -330,26 +338,38 @@ static int give_name(struct new_file *n, const char *path, struct img_error *err
     return 0;
 }
 
+static int name_beside(struct new_file *n, struct img_error *err)
+{
+    if (n->temporary)
+        return 0;
+    char *temporary = unpredictable(n->path);
+    int ret = temporary ? give_name(n, temporary, err) : img_fail_nomem(err);
+    if (ret < 0)
+        free(temporary);
+    else
+        n->temporary = temporary;
+    return ret;
+}
+
 /* A new name appears without replacing a file that came up meanwhile; an old one is replaced. */
+static int move_in_place(const struct new_file *n, const char *from, struct img_error *err)
+{
+    unsigned flags = n->old ? 0 : RENAME_NOREPLACE;
+    int ret = renameat2(AT_FDCWD, from, AT_FDCWD, n->path, flags);
+    if (ret < 0 && (errno == ENOSYS || (flags && errno == EINVAL)))
+        ret = rename(from, n->path); /* no way to refuse to replace here */
+    return ret < 0 ? img_fail_errno(err, errno, "Could not replace '%s'", n->file->name) : 0;
+}
+
 static int put_in_place(struct new_file *n, struct img_error *err)
 {
     if (!n->temporary && !n->old)
         return give_name(n, n->path, err);
-    if (!n->temporary) {
-        char *temporary = unpredictable(n->path);
-        int ret = temporary ? give_name(n, temporary, err) : img_fail_nomem(err);
-        if (ret < 0) {
-            free(temporary);
-            return ret;
-        }
-        n->temporary = temporary;
-    }
-    unsigned flags = n->old ? 0 : RENAME_NOREPLACE;
-    int ret = renameat2(AT_FDCWD, n->temporary, AT_FDCWD, n->path, flags);
-    if (ret < 0 && (errno == ENOSYS || (flags && errno == EINVAL)))
-        ret = rename(n->temporary, n->path); /* no way to refuse to replace here */
+    int ret = name_beside(n, err);
+    if (!ret)
+        ret = move_in_place(n, n->temporary, err);
     if (ret < 0)
-        return img_fail_errno(err, errno, "Could not replace '%s'", n->file->name);
+        return ret;
     free(n->temporary);
     n->temporary = NULL;
     return 0;
@@ -379,6 +399,55 @@ int new_file_publish(struct new_file *n, struct img_error *err)
         return ret;
     n->published = true;
     return n->unflushed ? 0 : file_flush_folder(n->path, err);
+}
+
+/* What a later run would go on with must not be what an image names. */
+static int stop_being_partial(struct new_file *n, struct img_error *err)
+{
+    char *temporary = unpredictable(n->path);
+    if (!temporary)
+        return img_fail_nomem(err);
+    if (rename(n->temporary, temporary) < 0) {
+        int code = errno;
+        free(temporary);
+        return cannot_create(n->file->name, code, err);
+    }
+    free(n->temporary);
+    n->temporary = temporary;
+    n->partial = n->kept = false;
+    return 0;
+}
+
+int new_file_name_beside(struct new_file *n, struct img_error *err)
+{
+    int ret = n->partial ? stop_being_partial(n, err) : name_beside(n, err);
+    return ret < 0 ? ret : file_flush_folder(n->path, err);
+}
+
+int new_file_publish_beside(struct new_file *n, char **beside, struct img_error *err)
+{
+    char *second = unpredictable(n->path);
+    if (!second)
+        return img_fail_nomem(err);
+    bool linked = linkat(AT_FDCWD, *beside, AT_FDCWD, second, 0) == 0;
+    int ret = move_in_place(n, linked ? second : *beside, err);
+    if (ret < 0 && linked)
+        unlink(second);
+    free(second);
+    if (ret < 0)
+        return ret;
+    if (!linked) {
+        free(*beside);
+        *beside = NULL;
+    }
+    n->published = true;
+    return file_flush_folder(n->path, err);
+}
+
+void new_file_drop_beside(const struct new_file *n, const char *beside)
+{
+    unlink(beside);
+    file_flush_folder(n->path, NULL);
 }
 
 bool new_file_is(const struct new_file *n, const char *name)

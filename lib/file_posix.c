@@ -233,6 +233,19 @@ int file_adopt_posix(struct file **out, const char *path, int fd, struct img_err
     return 0;
 }
 
+int file_duplicate(struct file **out, const struct file *f, struct img_error *err)
+{
+    int fd = dup(f->fd);
+    if (fd < 0)
+        return img_fail_errno(err, errno, "Could not open '%s'", f->name);
+    int ret = file_adopt_posix(out, f->name, fd, err);
+    if (ret < 0)
+        close(fd);
+    else
+        (*out)->cancel = f->cancel;
+    return ret;
+}
+
 int file_open_posix(struct file **out, const char *path, bool writable, struct img_error *err)
 {
     int mode = writable ? O_RDWR : O_RDONLY;

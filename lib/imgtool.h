@@ -937,8 +937,16 @@ struct img_create_options {
  * the call fails, nothing has changed. A block device is written in place instead. A file that
  * another program holds locked as QEMU locks images is not replaced (-EAGAIN).
  *
+ * Where an image and its data file replace others, FILENAME means the old image with the old data
+ * or the new one with the new data at every instant, whatever interrupts the call. Interrupted
+ * between the two, the new image's data file is called ".imgtool-..." and has to stay; so says the
+ * error when it is a failure of the host. (Where files cannot have two names, on FAT for one, the
+ * image is refused for an instant, as its data file is not called that any more.) A data file that
+ * is a block device has no such promise: what an old image reads there changes at once.
+ *
  * Errors: -EINVAL for an option, -EFBIG for a size that the format or the host cannot hold, -ENOSPC
- * when the file system has less space than preallocation needs, -ECANCELED, and those of the host.
+ * when the file system has less space than preallocation needs or the header no room for replacing
+ * two files, -ECANCELED, and those of the host.
  */
 IMG_API int img_create(const char *filename, const struct img_create_options *options,
                        struct img_error *err);
@@ -1095,9 +1103,9 @@ struct img_convert_options {
 /*
  * Makes the image TARGET, a path or "file:PATH", with the disk of the source. A new file appears
  * under its name when it is complete and on disk (see IMG_CONVERT_UNFLUSHED); what was there is
- * then replaced. When the call
- * fails, nothing has changed, but for a block device or, with IMG_CONVERT_EXISTING, an image,
- * which are written in place.
+ * then replaced, an external data file too, as img_create does it. When the call fails, nothing has
+ * changed, but for a block device or, with IMG_CONVERT_EXISTING, an image, which are written in
+ * place.
  *
  * The same source and options give the same bytes, whatever the number of threads. Memory: at most
  * 64 MiB, whatever the sizes of the disks and the options are. Where THREADS would need more (large

@@ -26,7 +26,8 @@ enum {
 };
 
 struct builder {
-    struct qcow2_new *plan;
+    const struct create_plan *given;
+    struct qcow2_new *plan; /* its layout */
     struct qcow2_layout *layout;
     struct file *file, *data_file;
     bool mapped;     /* all clusters have their places: the plan has laid them out */
@@ -105,6 +106,7 @@ static int create(void **out, struct create_plan *plan, bool compress, struct im
     struct builder *b = calloc(1, sizeof *b);
     if (!b)
         return img_fail_nomem(err);
+    b->given = plan;
     b->plan = plan->layout;
     b->layout = &b->plan->layout;
     b->mapped = b->layout->mapped;
@@ -545,6 +547,8 @@ static int finish(void *builder, struct img_error *err)
         return ret;
     if (!b->mapped)
         ret = finish_tables(b, err);
+    if (!ret && b->given->before_image)
+        ret = b->given->before_image(b->given->opaque, err);
     return ret < 0 ? ret : qcow2_write_new_header(b->file, b->plan, err);
 }
 

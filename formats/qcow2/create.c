@@ -355,5 +355,7 @@ int qcow2_create(const struct create_plan *plan, struct file *f, struct img_erro
 {
     const struct qcow2_new *n = plan->layout;
     int ret = qcow2_write_new_tables(f, n, err);
+    if (!ret && plan->before_image)
+        ret = plan->before_image(plan->opaque, err);
     return ret < 0 ? ret : qcow2_write_new_header(f, n, err);
 }

@@ -89,28 +89,14 @@ int conversion_copy_bitmaps(const struct conversion *c, struct img *to, struct i
     return ret;
 }
 
-/* Another handle for a file that has no name yet. */
-static int duplicate(struct file **out, const struct file *f, struct img_error *err)
-{
-    int fd = dup(f->fd);
-    if (fd < 0)
-        return img_fail_errno(err, errno, "Could not open '%s'", f->name);
-    int ret = file_adopt_posix(out, f->name, fd, err);
-    if (ret < 0)
-        close(fd);
-    else
-        (*out)->cancel = f->cancel;
-    return ret;
-}
-
 int conversion_reopen(const struct conversion *c, unsigned flags, struct img **out,
                       struct img_error *err)
 {
     const struct new_image *n = &c->target;
     struct file *f = NULL, *data = NULL;
-    int ret = duplicate(&f, n->image->file, err);
+    int ret = file_duplicate(&f, n->image->file, err);
     if (!ret && n->data)
-        ret = duplicate(&data, n->data->file, err);
+        ret = file_duplicate(&data, n->data->file, err);
     if (ret < 0) {
         file_close(f);
         return ret;

@@ -149,6 +149,14 @@ static int open_one(struct new_image *n, struct new_file **out, const char *path
     return replaced ? new_image_check_kept(n, replaced, err) : 0;
 }
 
+/* An image on a device names its data file as soon as it is one: then that is the new one. */
+static int publish_data(void *opaque, struct img_error *err)
+{
+    struct new_image *n = opaque;
+    int ret = new_file_finish(n->data, err);
+    return ret < 0 ? ret : new_file_publish(n->data, err);
+}
+
 int new_image_open_files(struct new_image *n, struct img_error *err)
 {
     const char *data_file = n->plan.data_file;
@@ -157,7 +165,12 @@ int new_image_open_files(struct new_image *n, struct img_error *err)
         return ret;
     if (new_file_is(n->image, data_file))
         return img_fail(err, EINVAL, "Data file '%s' is the image itself", data_file);
-    return open_one(n, &n->data, data_file, err);
+    ret = open_one(n, &n->data, data_file, err);
+    if (!ret && n->image->in_place && !n->data->in_place) {
+        n->plan.before_image = publish_data;
+        n->plan.opaque = n;
+    }
+    return ret;
 }
 
 /* Both files lie on the same file system more often than not; each is asked for what it needs
@@ -190,16 +203,18 @@ int new_image_open(struct new_image *n, struct img_error *err)
 /* What replaces a file is on disk before, always: else a crash could leave neither. */
 static int finish_one(const struct new_image *n, struct new_file *file, struct img_error *err)
 {
-    file->unflushed = n->unflushed && !file->old;
+    file->unflushed = n->unflushed && !n->image->old && !file->old;
     return file->unflushed ? 0 : new_file_finish(file, err);
 }
 
-int new_image_publish(struct new_image *n, struct img_error *err)
+/* The data file first: an image without is worse than a data file too many. */
+static int publish_in_turn(struct new_image *n, struct img_error *err)
 {
-    int ret = n->data ? finish_one(n, n->data, err) : 0;
+    bool data = n->data && !n->data->published;
+    int ret = data ? finish_one(n, n->data, err) : 0;
     if (!ret)
         ret = finish_one(n, n->image, err);
-    if (!ret && n->data)
+    if (!ret && data)
         ret = new_file_publish(n->data, err);
     if (!ret)
         ret = new_file_publish(n->image, err);
@@ -209,6 +224,13 @@ int new_image_publish(struct new_image *n, struct img_error *err)
             new_file_withdraw(n->data);
     }
     return ret;
+}
+
+int new_image_publish(struct new_image *n, struct img_error *err)
+{
+    bool in_place = n->image->in_place || (n->data && n->data->in_place);
+    bool replaces = n->image->old || (n->data && n->data->old);
+    return n->data && replaces && !in_place ? new_pair_publish(n, err) : publish_in_turn(n, err);
 }
 
 void new_image_close(struct new_image *n)

@@ -4,8 +4,9 @@
  *   new_image_start     driver, path, and the options that there are
  *   new_image_plan      what the options lead to, without touching a file
  *   new_image_open      the files, still without a name
- *   new_image_publish   flushed, and named: the data file first, since an image without its data
- *                       file is worse than a data file too many
+ *   new_image_publish   flushed, and named. Where an old image or an old data file is replaced,
+ *                       at every instant the image's name means the old pair or the new one
+ *                       (new_pair.c)
  *   new_image_close     in any case
  */
 #ifndef LIB_OPS_NEW_IMAGE_H
@@ -48,6 +49,9 @@ int new_image_give_size(struct new_image *n, struct img_error *err);
 int new_image_open(struct new_image *n, struct img_error *err);
 int new_image_publish(struct new_image *n, struct img_error *err);
 void new_image_close(struct new_image *n);
+
+/* new_pair.c: publishes an image and a data file that take the places of others. */
+int new_pair_publish(struct new_image *n, struct img_error *err);
 
 /* A better message for a size that is too large than a driver's or the host's: -EFBIG. */
 int new_image_explain_size(const struct new_image *n, struct img_error *err);

@@ -5,10 +5,12 @@
  *   CALLS_LOG=FILE    lines are appended to it, in the order of the calls:
  *                       write INODE OFFSET HEX | truncate INODE SIZE | flush INODE |
  *                       zero INODE OFFSET LENGTH |
- *                       name INODE PATH | unname PATH | flush-folder PATH
+ *                       name INODE PATH | unname PATH | rename OLD <tab> NEW |
+ *                       flush-folder PATH | forget INODE (what of it lies in memory)
  *   CALLS_FAIL=N      the N-th of these calls, and of those that read and open files, fails with
  *                     EIO; CALLS_ON=1: and all after it. The log then begins with "failed", and
  *                     shows what has changed all the same.
+ *   CALLS_NO_LINKS=1  a file that has a name gets no second one
  *   CALLS_RUN=COMMAND the shell runs it before the file called CALLS_AT is first opened to be
  * written
  *
@@ -70,7 +72,8 @@ static struct stat status(int fd)
 static bool counts(int fd)
 {
     struct stat st = status(fd);
-    return fd > 2 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) && (!out || fd != fileno(out));
+    return fd > 2 && (S_ISREG(st.st_mode) || S_ISBLK(st.st_mode) || S_ISDIR(st.st_mode)) &&
+           (!out || fd != fileno(out));
 }
 
 static void say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -159,6 +162,16 @@ static void say_flush(int fd)
 SYNC(fdatasync)
 SYNC(fsync)
 
+#define FADVISE(name)                                                                              \
+    int name(int fd, off_t offset, off_t length, int advice)                                       \
+    {                                                                                              \
+        if (advice == POSIX_FADV_DONTNEED && counts(fd))                                           \
+            say("forget %lu\n", (unsigned long)status(fd).st_ino);                                 \
+        return REAL(name)(fd, offset, length, advice);                                             \
+    }
+FADVISE(posix_fadvise)
+FADVISE(posix_fadvise64)
+
 static int named(int ret, const char *path)
 {
     struct stat st;
@@ -169,17 +182,28 @@ static int named(int ret, const char *path)
 
 int linkat(int from, const char *old, int to, const char *new, int flags)
 {
+    if (getenv("CALLS_NO_LINKS") && strncmp(old, "/proc", 5)) {
+        errno = EPERM;
+        return -1;
+    }
     return fails() ? -1 : named(REAL(linkat)(from, old, to, new, flags), new);
+}
+
+static int renamed(int ret, const char *old, const char *new)
+{
+    if (ret == 0)
+        say("rename %s\t%s\n", old, new);
+    return ret;
 }
 
 int rename(const char *old, const char *new)
 {
-    return fails() ? -1 : named(REAL(rename)(old, new), new);
+    return fails() ? -1 : renamed(REAL(rename)(old, new), old, new);
 }
 
 int renameat2(int from, const char *old, int to, const char *new, unsigned flags)
 {
-    return fails() ? -1 : named(REAL(renameat2)(from, old, to, new, flags), new);
+    return fails() ? -1 : renamed(REAL(renameat2)(from, old, to, new, flags), old, new);
 }
 
 int unlink(const char *path)

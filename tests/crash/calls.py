@@ -13,7 +13,7 @@ QEMU_IMG = os.environ.get("QEMU_IMG") or "qemu-img"
 CALLS = BUILD / "tests/crash/calls.so"
 
 SUBSETS_UP_TO = 8  # calls that are not on disk yet
-CHANGES = ("write", "truncate", "zero")
+CHANGES, NAMES = ("write", "truncate", "zero"), ("name", "rename", "unname")
 
 
 def run(*command, cwd, code=0, env=None):
@@ -31,7 +31,11 @@ def preloaded(**more):
 
 
 def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and not p.is_symlink()}
+
+
+def inodes(folder):
+    return {p.stat().st_ino: str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and not p.is_symlink()}
 
 
 def guest(folder, image):
@@ -46,11 +50,11 @@ def guest(folder, image):
 # ---- what a power failure leaves ----
 
 class Log:
-    """The calls of a run. A file is known by its inode until it has a name."""
+    """The calls of a run. A file is its inode; NAMES: those that the files had before."""
 
-    def __init__(self, top, text, drop=None):
+    def __init__(self, top, text, drop=None, names=None):
         self.top = top
-        self.names = {p.stat().st_ino: str(p.relative_to(top)) for p in top.rglob("*") if p.is_file()}
+        self.names = inodes(top) if names is None else names
         self.calls = []
         flushes = 0
         for line in text.splitlines():
@@ -67,16 +71,31 @@ class Log:
             elif kind == "name":
                 inode, _, path = rest.partition(" ")
                 self.calls.append((kind, int(inode), self.relative(path)))
-            elif kind == "unname":
+            elif kind == "rename":
+                self.calls.append((kind, *map(self.relative, rest.split("\t"))))
+            elif kind in ("unname", "flush-folder"):
                 self.calls.append((kind, self.relative(rest)))
-            elif kind in ("flush", "truncate", "zero"):
+            elif kind in ("flush", "truncate", "zero", "forget"):
                 self.calls.append((kind, *map(int, rest.split(" "))))
             else:
                 self.calls.append((kind,))
         self.flushes = flushes
+        self.resolve_renames()
 
     def relative(self, path):
-        return str(pathlib.Path(self.top, path).relative_to(self.top))
+        return os.path.relpath(os.path.join(self.top, path), self.top)
+
+    def resolve_renames(self):
+        """Which file it was: ("rename", inode, new name, old name)."""
+        now = {name: inode for inode, name in self.names.items()}
+        for i, call in enumerate(self.calls):
+            if call[0] == "name":
+                now[call[2]] = call[1]
+            elif call[0] == "unname":
+                now.pop(call[1], None)
+            elif call[0] == "rename":
+                now[call[2]] = inode = now.pop(call[1])
+                self.calls[i] = ("rename", inode, call[2], call[1])
 
     def durable(self, count):
         """Of the first COUNT calls: those that are on disk for sure, and those that may be."""
@@ -85,8 +104,10 @@ class Log:
             if call[0] == "flush":
                 sure |= {k for k in open_ if self.calls[k][0] in CHANGES and self.calls[k][1] == call[1]}
             elif call[0] == "flush-folder":
-                sure |= {k for k in open_ if self.calls[k][0] in ("name", "unname")}
-            else:
+                sure |= {k for k in open_ if self.calls[k][0] in NAMES and
+                         os.path.relpath(os.path.dirname(self.calls[k][2 if len(self.calls[k]) > 2 else 1]) or ".") ==
+                         os.path.relpath(call[1])}
+            elif call[0] != "forget":
                 open_.append(i)
             open_ = [k for k in open_ if k not in sure]
         return sure, open_
@@ -96,8 +117,8 @@ class Log:
         for count in range(len(self.calls) if ended else 0, len(self.calls) + 1):
             sure, open_ = self.durable(count)
             # sectors of a file without a name do not matter
-            named = {self.calls[k][1] for k in open_ if self.calls[k][0] == "name"}
-            some = [k for k in open_ if self.calls[k][0] != "write" or self.calls[k][1] in self.names or
+            named = {self.calls[k][1] for k in [*open_, *sure] if self.calls[k][0] in ("name", "rename")}
+            some = [k for k in open_ if self.calls[k][0] not in CHANGES or self.calls[k][1] in self.names or
                     self.calls[k][1] in named]
             if len(some) <= SUBSETS_UP_TO:
                 parts = itertools.chain.from_iterable(itertools.combinations(some, n) for n in range(len(some) + 1))
@@ -107,28 +128,27 @@ class Log:
                 yield frozenset(sure) | frozenset(part)
 
     def state(self, start, landed):
-        files = {name: bytearray(data) for name, data in start.items()}
-        nameless = {}
+        data = {inode: bytearray(start[name]) for inode, name in self.names.items() if name in start}
+        names = {name: inode for inode, name in self.names.items() if name in start}
         for i in sorted(landed):
             call = self.calls[i]
-            if call[0] == "write":
-                name = self.names.get(call[1])
-                data = files[name] if name else nameless.setdefault(call[1], bytearray())
-                data.extend(bytes(max(0, call[2] - len(data))))
-                data[call[2]:call[2] + len(call[3])] = call[3]
-            elif call[0] == "truncate" and call[1] in self.names:
-                data = files[self.names[call[1]]]
-                data.extend(bytes(max(0, call[2] - len(data))))
-                del data[call[2]:]
-            elif call[0] == "zero" and call[1] in self.names:
-                data = files[self.names[call[1]]]
-                end = min(call[2] + call[3], len(data))
-                data[call[2]:end] = bytes(max(0, end - call[2]))
-            elif call[0] == "name":
-                files[call[2]] = nameless.get(call[1], bytearray())
-            elif call[0] == "unname":
-                files.pop(call[1], None)
-        return {name: bytes(data) for name, data in files.items()}
+            kind, file = call[0], data.setdefault(call[1], bytearray()) if len(call) > 2 else None
+            if kind == "write":
+                file.extend(bytes(max(0, call[2] - len(file))))
+                file[call[2]:call[2] + len(call[3])] = call[3]
+            elif kind == "truncate":
+                file.extend(bytes(max(0, call[2] - len(file))))
+                del file[call[2]:]
+            elif kind == "zero":
+                end = min(call[2] + call[3], len(file))
+                file[call[2]:end] = bytes(max(0, end - call[2]))
+            elif kind in ("name", "rename"):
+                names[call[2]] = call[1]
+                if kind == "rename" and names.get(call[3]) == call[1]:
+                    del names[call[3]]
+            elif kind == "unname":
+                names.pop(call[1], None)
+        return {name: bytes(data[inode]) for name, inode in names.items()}
 
     def states(self, start, ended=False):
         seen = set()
