@@ -134,9 +134,55 @@ static int overwrites(struct stage *s, struct img_error *err)
 }
 
 #define QEMU_IO(commands) "$P $QEMU_IO -f qcow2 " commands " image.qcow2 >>io.log"
-#define QEMU_WRITES       QEMU_IO("-c 'write -P 0x31 10k 6k' -c 'write -P 0x32 50k 6k' -c flush")
-#define QEMU_ZEROES       QEMU_IO("-c 'write -z 0 9k' -c 'write -z -u 20k 30k' -c flush")
-#define QEMU_DISCARDS     QEMU_IO("-d unmap -c 'discard 0 16k' -c 'discard 64k 32k' -c flush")
+/* ---- what is not flushed when something else changes the image ------------------------------ */
+
+static int after(struct stage *s, int ret, struct img_error *err)
+{
+    return ret < 0 ? ret : stage_step(s, true, true, err);
+}
+
+static int write_and_snapshot(struct stage *s, struct img_error *err)
+{
+    int ret = put(s, 0x61, 3 << 10, 9 << 10, err);
+    if (!ret)
+        ret = after(s, img_snapshot_create(s->img, "after", err), err);
+    if (!ret)
+        ret = put(s, 0x62, 0, 5 << 10, err);
+    return ret < 0 ? ret : after(s, img_snapshot_apply(s->img, "after", err), err);
+}
+
+static int write_and_resize(struct stage *s, struct img_error *err)
+{
+    int ret = put(s, 0x63, 30 << 10, 9 << 10, err);
+    return ret < 0 ? ret : after(s, img_resize(s->img, img_size(s->img) + 8192, NULL, err), err);
+}
+
+static int write_and_amend(struct stage *s, struct img_error *err)
+{
+    const struct img_amend_options options = {.options = "refcount_bits=64"};
+    int ret = put(s, 0x64, 30 << 10, 9 << 10, err);
+    return ret < 0 ? ret : after(s, img_amend(s->img, &options, err), err);
+}
+
+static int write_and_add_bitmap(struct stage *s, struct img_error *err)
+{
+    int ret = put(s, 0x65, 30 << 10, 9 << 10, err);
+    return ret < 0 ? ret : after(s, img_bitmap_add(s->img, "after", 512, err), err);
+}
+
+/* As rebase does it, to the base that the image has. */
+static int write_and_name_base(struct stage *s, struct img_error *err)
+{
+    struct layer *l = s->img->layers[0];
+    int ret = put(s, 0x66, 30 << 10, 9 << 10, err);
+    if (!ret)
+        ret = l->driver->set_backing(l, l->backing_name, l->backing_format, false, err);
+    return after(s, ret, err);
+}
+
+#define QEMU_WRITES   QEMU_IO("-c 'write -P 0x31 10k 6k' -c 'write -P 0x32 50k 6k' -c flush")
+#define QEMU_ZEROES   QEMU_IO("-c 'write -z 0 9k' -c 'write -z -u 20k 30k' -c flush")
+#define QEMU_DISCARDS QEMU_IO("-d unmap -c 'discard 0 16k' -c 'discard 64k 32k' -c flush")
 
 static const struct subject writes_subjects[] = {
     {"guest writes", "512-byte clusters, 2 snapshots", MAY_LEAK, .run = writes},
@@ -174,6 +220,14 @@ static const struct subject writes_subjects[] = {
     {"guest discards", "version 2, snapshots", MAY_LEAK, .run = discards, .qemu = QEMU_DISCARDS},
     {"guest discards", "raw disk", MAY_LEAK, .run = discards},
     {"guest discards", "external data file", MAY_LEAK, .run = discards},
+    {"guest writes, snapshot", "512-byte clusters, 2 snapshots", MAY_LEAK,
+     .run = write_and_snapshot},
+    {"guest writes, resize", "plain, 4 KiB clusters", MAY_LEAK, .run = write_and_resize},
+    {"guest writes, resize", "external data file", MAY_LEAK, .run = write_and_resize},
+    {"guest writes, amend", "external data file", MAY_LEAK, .run = write_and_amend},
+    {"guest writes, bitmap", "external data file", MAY_LEAK, .run = write_and_add_bitmap},
+    {"guest writes, header names", "backing file, compressed clusters", MAY_LEAK,
+     .run = write_and_name_base},
     {0},
 };
 SUBJECT_GROUP(writes)
