@@ -190,9 +190,10 @@ $(addprefix $(BUILD)/tests/unit/,test_alloc test_rebase test_relocate test_chang
     test_change_faults_guest \
     test_change_faults_repair): UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc \
     aligned_alloc free strdup strndup realpath getcwd open_memstream asprintf vasprintf)
-$(BUILD)/tests/unit/test_convert_faults: UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc \
-    realloc aligned_alloc free strdup strndup realpath getcwd open_memstream asprintf vasprintf \
-    pread64 pwrite64 ftruncate64 fsync)
+$(addprefix $(BUILD)/tests/unit/,test_convert_faults test_target_faults): \
+    UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,malloc calloc realloc aligned_alloc free strdup \
+    strndup realpath getcwd open_memstream asprintf vasprintf pread64 pwrite64 ftruncate64 fsync \
+    linkat renameat2)
 $(BUILD)/tests/unit/test_resume_faults: UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,pwrite64 fsync \
     fdatasync ftruncate64 renameat2 unlink clock_gettime)
 comma = ,

@@ -204,6 +204,8 @@ static void print_image(FILE *out, const struct trial *t, struct img *img, const
     fprintf(out, "%" PRIu64 " bytes, version %u, refcounts of %u bits, lazy %d, over %s\n",
             info->virtual_size, info->qcow2.version, info->qcow2.refcount_bits,
             info->qcow2.lazy_refcounts, info->backing_filename ? info->backing_filename : "-");
+    if (info->qcow2.has_data_file)
+        fprintf(out, "data in %s, raw %d\n", info->qcow2.data_file, info->qcow2.data_file_raw);
     for (size_t i = 0; i < info->snapshot_count; i++)
         print_snapshot(out, t, &info->snapshots[i]);
     for (size_t i = 0; i < q->bitmap_count; i++)

@@ -101,6 +101,55 @@ static struct image version_2(void)
     return created(60 << 10, "cluster_size=512,compat=0.10", take_one);
 }
 
+static int turn_off(struct img *img, struct img_error *err)
+{
+    return img_bitmap_disable(img, "bits", err);
+}
+
+static int add_disabled(struct img *img, struct img_error *err)
+{
+    int ret = add_bitmaps(img, err);
+    return ret < 0 ? ret : turn_off(img, err);
+}
+
+static struct image with_disabled(void)
+{
+    return created(4 << 20, "cluster_size=512", add_disabled);
+}
+
+static struct image lazy(void)
+{
+    return created(60 << 10, "cluster_size=512,lazy_refcounts=on", write_zeroes);
+}
+
+static struct image external(void)
+{
+    char options[500];
+    snprintf(options, sizeof options, "cluster_size=512,data_file=%s", test_path("data.raw"));
+    return created(60 << 10, options, write_zeroes);
+}
+
+static struct image external_raw(void)
+{
+    char options[500];
+    snprintf(options, sizeof options, "cluster_size=512,data_file_raw=on,data_file=%s",
+             test_path("data.raw"));
+    return created(60 << 10, options, write_zeroes);
+}
+
+static struct image over_base(void)
+{
+    const char *base = test_path("base.raw");
+    FILE *f = fopen(base, "wb");
+    char options[500];
+    assert_non_null(f);
+    for (int i = 0; i < 60 << 10; i++)
+        fputc(i >> 9 & 255, f);
+    assert_int_equal(fclose(f), 0);
+    snprintf(options, sizeof options, "cluster_size=512,backing_fmt=raw,backing_file=%s", base);
+    return created(40 << 10, options, write_zeroes);
+}
+
 /* ---- changes ------------------------------------------------------------------------------- */
 
 static int take_snapshot(struct trial *t, struct img_error *err)
@@ -143,6 +192,26 @@ static int amend_lazy(struct trial *t, struct img_error *err)
     return amend(t, "lazy_refcounts=on", err);
 }
 
+static int amend_eager(struct trial *t, struct img_error *err)
+{
+    return amend(t, "lazy_refcounts=off", err);
+}
+
+static int amend_data_file(struct trial *t, struct img_error *err)
+{
+    return amend(t, "data_file=some/other.raw", err);
+}
+
+static int amend_not_raw(struct trial *t, struct img_error *err)
+{
+    return amend(t, "data_file_raw=off", err);
+}
+
+static int amend_several(struct trial *t, struct img_error *err)
+{
+    return amend(t, "compat=1.1,lazy_refcounts=on,refcount_bits=32", err);
+}
+
 static int amend_wide(struct trial *t, struct img_error *err)
 {
     return amend(t, "refcount_bits=64", err);
@@ -178,6 +247,11 @@ static int disable_bitmap(struct trial *t, struct img_error *err)
     return img_bitmap_disable(t->img, "bits", err);
 }
 
+static int enable_bitmap(struct trial *t, struct img_error *err)
+{
+    return img_bitmap_enable(t->img, "bits", err);
+}
+
 static int merge_bitmap(struct trial *t, struct img_error *err)
 {
     return img_bitmap_merge(t->img, "other", NULL, "bits", err);
@@ -211,6 +285,11 @@ static int grow_preallocated(struct trial *t, struct img_error *err)
     return resize(t->img, 150 << 10, IMG_PREALLOCATION_FALLOC, err);
 }
 
+static int grow_a_little(struct trial *t, struct img_error *err)
+{
+    return resize(t->img, 70 << 10, IMG_PREALLOCATION_OFF, err);
+}
+
 static int shrink_disk(struct trial *t, struct img_error *err)
 {
     return resize(t->img, (33 << 10) + 512, IMG_PREALLOCATION_OFF, err);
@@ -241,6 +320,12 @@ static const struct change changes[] = {
     {"resize --preallocation", full, grow_preallocated, 0, NULL},
     {"resize --shrink", full, shrink_disk, 0, NULL},
     {"resize --shrink beside snapshots", shared, shrink_disk, 0, NULL},
+    {"resize beside bitmaps", with_bitmaps, grow_disk, 0, NULL},
+    {"resize --shrink beside bitmaps", with_bitmaps, shrink_disk, 0, NULL},
+    {"resize over a backing file", over_base, grow_disk, 0, NULL},
+    {"resize, data file", external, grow_a_little, DATA_FILE, NULL},
+    {"resize --shrink, data file", external, shrink_disk, DATA_FILE, NULL},
+    {"resize, raw data file", external_raw, grow_a_little, DATA_FILE, NULL},
     {"snapshot -c", full, take_snapshot, 0, NULL},
     {"snapshot -c beside others", shared, take_snapshot, 0, NULL},
     {"snapshot -a", shared, apply_snapshot, 0, NULL},
@@ -249,6 +334,10 @@ static const struct change changes[] = {
     {"amend -o compat=1.1", version_2, amend_to_new, 0, NULL},
     {"amend -o compat=0.10", with_zeroes, amend_to_old, 0, NULL},
     {"amend -o lazy_refcounts=on", with_zeroes, amend_lazy, 0, NULL},
+    {"amend -o lazy_refcounts=off", lazy, amend_eager, 0, NULL},
+    {"amend -o data_file", external, amend_data_file, DATA_FILE, NULL},
+    {"amend -o data_file_raw=off", external_raw, amend_not_raw, DATA_FILE, NULL},
+    {"amend -o three things", version_2, amend_several, 0, NULL},
     {"amend -o refcount_bits=64", full, amend_wide, 0, NULL},
     {"amend -o refcount_bits=2", with_one, amend_narrow, 0, NULL},
     {"amend -o size=8M", with_bitmaps, amend_size, 0, NULL},
@@ -258,6 +347,7 @@ static const struct change changes[] = {
     {"bitmap --remove", with_bitmaps, remove_bitmap, 0, NULL},
     {"bitmap --clear", with_bitmaps, clear_bitmap, 0, NULL},
     {"bitmap --disable", with_bitmaps, disable_bitmap, 0, NULL},
+    {"bitmap --enable", with_disabled, enable_bitmap, 0, NULL},
     {"bitmap --merge", with_bitmaps, merge_bitmap, 0, NULL},
     {"bitmap, three actions", with_bitmaps, several_actions, 0, NULL},
 };

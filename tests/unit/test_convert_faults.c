@@ -3,6 +3,7 @@
  * clean error, no target under its name, nothing left behind; and the last time, the whole disk.
  */
 #include "alloc_faults.h"
+#include "host_faults.h"
 
 #include <imgtool.h>
 
@@ -18,32 +19,6 @@
 #include <cmocka.h>
 
 enum { DISK = 600 << 10 };
-
-/* ---- the host's calls ---- */
-
-static long io_countdown;
-
-static bool io_fails(void)
-{
-    return io_countdown && --io_countdown == 0;
-}
-
-#define WRAP(type, name, parameters, arguments)                                                    \
-    type __real_##name parameters;                                                                 \
-    type __wrap_##name parameters;                                                                 \
-    type __wrap_##name parameters                                                                  \
-    {                                                                                              \
-        if (io_fails()) {                                                                          \
-            errno = EIO;                                                                           \
-            return -1;                                                                             \
-        }                                                                                          \
-        return __real_##name arguments;                                                            \
-    }
-
-WRAP(ssize_t, pread64, (int fd, void *buf, size_t n, off_t at), (fd, buf, n, at))
-WRAP(ssize_t, pwrite64, (int fd, const void *buf, size_t n, off_t at), (fd, buf, n, at))
-WRAP(int, ftruncate64, (int fd, off_t size), (fd, size))
-WRAP(int, fsync, (int fd), (fd))
 
 /* ---- what is converted ---- */
 
