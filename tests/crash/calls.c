@@ -233,9 +233,12 @@ static void before_open(const char *path, int flags)
         unsigned mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(ap, unsigned) : 0;                  \
         va_end(ap);                                                                                \
         before_open(path, flags);                                                                  \
-        return strncmp(path, "/proc", 5) && strncmp(path, "/sys", 4) && fails()                    \
-                   ? -1                                                                            \
-                   : REAL(name)(path, flags, mode);                                                \
+        if (strncmp(path, "/proc", 5) && strncmp(path, "/sys", 4) && fails())                      \
+            return -1;                                                                             \
+        int fd = REAL(name)(path, flags, mode);                                                    \
+        if (fd >= 0 && (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL) && counts(fd))           \
+            named(0, path);                                                                        \
+        return fd;                                                                                 \
     }
 OPEN(open)
 OPEN(open64)
