@@ -20,17 +20,17 @@ QEMU_IMG = os.environ.get("QEMU_IMG") or "qemu-img"
 QEMU_IO = os.environ.get("QEMU_IO") or "qemu-io"
 LIMIT = 280
 
-# A /dev of one's own: some devices are the machine's, some cannot be opened, some are plain files.
-# And files of the machine that cannot be opened.
+# A /dev of one's own: some devices are the machine's, some cannot be opened, some are plain files. In
+# a chroot whose / is no mount, nothing but /dev can be kept from being mounted for everybody.
 OWN_DEV = """
-dev=$1 real=$2 closed=$3 plain=$4 hidden=$5; shift 5
-mkdir -p "$dev" && mount -t tmpfs none "$dev" || exit 9
-for name in $real; do : >"$dev/$name" && mount --bind "/dev/$name" "$dev/$name" || exit 9; done
-for name in $closed; do : >"$dev/$name" && chmod 000 "$dev/$name"; done
-for name in $plain; do : >"$dev/$name" && chmod 666 "$dev/$name"; done
-for path in $hidden; do : >"$dev/hidden" && chmod 000 "$dev/hidden" && mount --bind "$dev/hidden" "$path" || exit 9; done
-ln -s /proc/self/fd "$dev/fd" && mount --rbind "$dev" /dev || exit 9
-exec "$@"
+real=$1 closed=$2 plain=$3; shift 3
+mount --make-rprivate / 2>/dev/null || mount --make-rprivate /dev || exit 9
+exec 3</dev && mount -t tmpfs none /dev || exit 9
+for name in $real; do : >"/dev/$name" && mount -c --bind "/proc/self/fd/3/$name" "/dev/$name" || exit 9; done
+for name in $closed; do : >"/dev/$name" && chmod 000 "/dev/$name"; done
+for name in $plain; do : >"/dev/$name" && chmod 666 "/dev/$name"; done
+ln -s /proc/self/fd /dev/fd
+exec "$@" 3<&-
 """
 
 
@@ -65,15 +65,15 @@ class Case(unittest.TestCase):
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
         return done.returncode, done.stdout, done.stderr.decode()
 
-    def with_dev(self, *words, closed="", plain="", without="", hidden="", **env):
-        """As as_user, with a /dev in which some are CLOSED, PLAIN files, or not there; HIDDEN are paths."""
+    def with_dev(self, *words, closed="", plain="", without="", **env):
+        """As as_user, with a /dev in which some are CLOSED, PLAIN files, or not there."""
         real = [name for name in ("null", "zero", "full", "random", "urandom", "tty", "fuse")
                 if name not in (*closed.split(), *plain.split(), *without.split())]
-        own = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+        own = ["unshare", "--mount", "--propagation=unchanged"] if os.geteuid() == 0 else [
+            "unshare", "--mount", "--map-root-user"]
         less = self.prefix or ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
         return self.run_in({**self.environment(), **env},
-                           [*own, "sh", "-c", OWN_DEV, "sh", self.folder / "dev", " ".join(real), closed, plain,
-                            hidden, *less, *words])
+                           [*own, "sh", "-c", OWN_DEV, "sh", " ".join(real), closed, plain, *less, *words])
 
     def on_terminal(self, *words, typed=()):
         """Runs WORDS with a terminal for its input and its messages. TYPED has pairs: when the first has
