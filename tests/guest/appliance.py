@@ -38,8 +38,18 @@ def digest(path):
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
+# Is there for a while after QEMU has ended, as QEMU is while it writes; then says so.
+LATE_QEMU = """#!/bin/sh
+case "$*" in *-kernel*) ;; *) exec qemu-system-x86_64 "$@" ;; esac
+qemu-system-x86_64 "$@" <&0 &
+trap 'kill -TERM $!; wait $!; sleep 2; echo ended >"$0.ended"; exit 0' TERM
+wait
+"""
+
+
 class Case(unittest.TestCase):
     maxDiff = None
+    more = {}  # for the environment
 
     def setUp(self):
         self.disks = disks.folder()
@@ -51,7 +61,7 @@ class Case(unittest.TestCase):
         self.as_user("mkdir", self.dir)
 
     def environment(self):
-        env = dict(os.environ, HOME=str(self.folder), TMPDIR=str(self.folder))
+        env = dict(os.environ, HOME=str(self.folder), TMPDIR=str(self.folder), **self.more)
         for name in ("XDG_RUNTIME_DIR", "LIBGUESTFS_BACKEND", "LIBGUESTFS_BACKEND_SETTINGS"):
             env.pop(name, None)
         env.setdefault("LIBGUESTFS_CACHEDIR", "/var/tmp")  # one appliance for all tests, as people have it
@@ -64,6 +74,14 @@ class Case(unittest.TestCase):
         done = subprocess.run([*map(str, words)], cwd=self.folder, env=env, timeout=LIMIT, check=False,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
         return done.returncode, done.stdout, done.stderr.decode()
+
+    def late_qemu(self):
+        """From now on, the appliance takes its time to end. Returns the file that it leaves behind."""
+        qemu = self.folder / "qemu-system-late"
+        qemu.write_text(LATE_QEMU)
+        qemu.chmod(0o755)
+        self.more = {"LIBGUESTFS_HV": str(qemu)}
+        return pathlib.Path(f"{qemu}.ended")
 
     def with_dev(self, *words, closed="", plain="", without="", **env):
         """As as_user, with a /dev in which some are CLOSED, PLAIN files, or not there."""

@@ -171,9 +171,16 @@ int guest_end(struct guest *guest)
     int failed = 0;
     if (guest->g) {
         bool interrupted = signals_pending(); /* the appliance has been ended, and it was said */
-        failed = guestfs_shutdown(guest->g) < 0;
-        if (failed && (guest->changes || !interrupted))
-            guest_error(guest, "Could not bring '%s' to disk", guest->path);
+        bool unwell = guestfs_shutdown(guest->g) < 0;
+        bool crashed = launch_wait(guest) != 0;
+        bool matters = guest->changes || !interrupted;
+        const char *disk = guest->path ? guest->path : "the disk";
+        failed = unwell || crashed;
+        if (unwell && matters)
+            guest_error(guest, "Could not bring '%s' to disk", disk);
+        else if (crashed && matters)
+            tool_error(guest->tool,
+                       "Could not bring '%s' to disk: the appliance ended with an error", disk);
         guestfs_close(guest->g);
     }
     launch_release(guest);

@@ -32,6 +32,7 @@ struct guest {
     char *folder;  /* temporary files of ours, or NULL */
     int watchdog;  /* the end of a pipe; closed without a word, it ends the appliance */
     pid_t watcher; /* who waits at the other end */
+    pid_t appliance;
 };
 
 /*

@@ -124,6 +124,19 @@ static int start_guard(struct guest *guest)
                : 0;
 }
 
+/* libguestfs waits for it only when its own guard runs. */
+int launch_wait(struct guest *guest)
+{
+    int status = 0;
+    pid_t got = 0;
+    if (guest->appliance > 0)
+        do
+            got = waitpid(guest->appliance, &status, 0);
+        while (got < 0 && errno == EINTR);
+    guest->appliance = 0;
+    return got > 0 && status != 0;
+}
+
 void launch_release(struct guest *guest)
 {
     if (guest->watchdog < 0)
@@ -252,6 +265,8 @@ int launch(struct guest *guest, const struct launch_disk *disk)
             remember_kvm_is_broken();
         }
     }
+    if (!failed)
+        guest->appliance = guestfs_get_pid(guest->g);
     if (failed > 0 && !signals_pending())
         return doctor_appliance(guest->tool) ||
                guest_error(guest,
@@ -260,8 +275,8 @@ int launch(struct guest *guest, const struct launch_disk *disk)
         return tool_error(guest->tool, "Interrupted while the appliance started");
     if (failed)
         return 1;
-    pid_t appliance = guestfs_get_pid(guest->g);
-    if (write(guest->watchdog, &appliance, sizeof appliance) != (ssize_t)sizeof appliance)
+    if (write(guest->watchdog, &guest->appliance, sizeof guest->appliance) !=
+        (ssize_t)sizeof guest->appliance)
         return tool_error(guest->tool, "The appliance's guard is gone");
     return 0;
 }

@@ -13,6 +13,10 @@ struct launch_disk {
  * does not start. */
 int launch(struct guest *guest, const struct launch_disk *disk);
 
+/* Waits until the appliance, which has been told to end, has: QEMU has closed the image then. 1:
+ * it did not end well. */
+int launch_wait(struct guest *guest);
+
 /* The appliance has ended: its watcher may go. */
 void launch_release(struct guest *guest);
 
