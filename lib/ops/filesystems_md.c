@@ -27,7 +27,7 @@ struct array {
     struct member first; /* as the first member that was found describes it */
     uint32_t record, found;
     uint64_t data; /* of all members that were found */
-    bool placed, seen;
+    bool placed;
     uint64_t start; /* of the member with the array's first bytes: where they are */
     uint32_t members[ROLES / 32];
 };
@@ -141,7 +141,6 @@ static bool list_array(struct search *s, struct array *a, uint32_t parent, uint3
 {
     uint32_t spare;
     uint64_t size;
-    a->seen = true;
     if (!measure(a, &spare, &size) || a->found + spare < a->first.disks)
         return false;
     uint64_t start = a->placed ? a->start : s->report->records[parent].start;
@@ -176,11 +175,8 @@ void probe_md(struct search *s)
         belongs[i] = (uint8_t)(a - arrays + 1);
     }
     uint32_t number = FIRST_NUMBER;
-    for (uint32_t i = known; i-- > 0 && number;) { /* mdadm begins with the last one */
-        struct array *a = belongs[i] ? &arrays[belongs[i] - 1] : NULL;
-        if (a && !a->seen)
-            number -= list_array(s, a, parents[a - arrays], number);
-    }
+    for (uint32_t i = 0; i < count; i++)
+        number -= list_array(s, &arrays[i], parents[i], number);
     for (uint32_t i = 0; i < known; i++)
         if (belongs[i])
             s->report->records[i].group = arrays[belongs[i] - 1].record;
