@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <mntent.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,18 @@ static char *resolve(const char *dir)
     free(parent);
     free(copy);
     return path;
+}
+
+/* Somebody may have unmounted it by other means, while its process still flushes. */
+static bool is_mounted(const char *dir)
+{
+    FILE *mounts = setmntent("/proc/self/mounts", "re");
+    bool found = !mounts; /* as far as we know */
+    for (struct mntent *m; mounts && !found && (m = getmntent(mounts));)
+        found = !strcmp(m->mnt_dir, dir) && !strncmp(m->mnt_type, "fuse", 4);
+    if (mounts)
+        endmntent(mounts);
+    return found;
 }
 
 static void wait_for_end(pid_t pid)
@@ -111,7 +124,7 @@ static int unmount(struct tool *tool, const char *given)
     int failed = 0;
     if (!found)
         failed = tool_error(tool, "Nothing is mounted on '%s' by imgtool", given);
-    else if (unmount_fuse(dir, !found->alive) < 0 && found->alive)
+    else if (is_mounted(dir) && unmount_fuse(dir, !found->alive) < 0 && found->alive)
         failed = tool_error(tool, "Could not unmount '%s': see above; is a program using it?",
                             given);
     else {
