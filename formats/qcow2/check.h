@@ -87,6 +87,7 @@ struct check {
     bool snapshot_l1_fix;       /* a snapshot's has */
     bool pad;                   /* the last cluster of the file, cut short, is filled up */
     bool snapshots_fix;         /* the snapshot table is written anew */
+    bool moves;                 /* what is being counted now gets another place */
     bool fixes_errors;          /* something else than leaks is repaired */
     uint64_t walk_errors;       /* corruptions of the tables that lead to clusters */
     uint64_t before;            /* corruptions of the snapshot table */
