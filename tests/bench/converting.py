@@ -3,10 +3,11 @@ since replacing a file waits for the disk and a new one does not (in both progra
 import os
 import pathlib
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
+
+import alone
 
 WANTED_BYTES = 650 << 20
 PARTS = ("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/share")
@@ -45,15 +46,12 @@ def make_root(folder):
 
 
 def medians(commands, target, runs):
-    times = [[] for _ in commands]
-    for turn in range(runs + 1):
-        for command, measured in zip(commands, times):
-            pathlib.Path(target).unlink(missing_ok=True)
-            start = time.perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            if turn:
-                measured.append(time.perf_counter() - start)
-    return [statistics.median(t) for t in times]
+    def once(command):
+        pathlib.Path(target).unlink(missing_ok=True)
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+    return alone.medians(once, commands, runs)
 
 
 class Bench:
