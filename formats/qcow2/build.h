@@ -29,6 +29,53 @@ int build_refs_add(struct build_refs *r, uint64_t cluster, bool *full, struct im
 /* Counts the blocks themselves, and writes what is at hand and the table that names them. */
 int build_refs_finish(struct build_refs *r, struct img_error *err);
 
+/* build.c */
+
+enum { HOST_BLOCK = 4096 }; /* what a host file system gives a place at once */
+
+struct builder {
+    const struct create_plan *given;
+    struct qcow2_new *plan; /* its layout */
+    struct qcow2_layout *layout;
+    struct file *file, *data_file;
+    bool mapped;     /* all clusters have their places: the plan has laid them out */
+    bool sequential; /* the file is a pipe: first the tables come into being, then the data comes */
+    bool written;    /* and they are */
+    bool compress;
+    bool small; /* clusters are smaller than a block of the host: see draw_together */
+    /* what is expected: tables are bits, clusters are counted up to NEXT_EXPECTED */
+    uint8_t *tables;
+    uint64_t next_expected;
+    /* what has come */
+    uint64_t table;       /* index of the L1 entry whose table is at hand; UINT64_MAX: none */
+    uint8_t *l2;          /* that table */
+    uint64_t tables_used; /* with it */
+    uint8_t *l1;
+    uint64_t l1_at;        /* offset of the piece in the L1 table */
+    uint64_t cluster;      /* the guest's, that was given a place last; UINT64_MAX: none */
+    uint64_t cluster_host; /* that place */
+    uint64_t next_host;    /* first cluster of the file that is free */
+    uint64_t uncounted;    /* clusters from here on have no refcount yet, up to NEXT_HOST */
+    uint64_t free_byte;    /* where the next compressed data can go on; 0: nowhere */
+    struct build_refs refs;
+};
+
+/* Guest clusters that a table stands for, as a power of two. */
+static inline unsigned table_bits(const struct builder *b)
+{
+    return b->layout->cluster_bits - (b->layout->extended_l2 ? 4 : 3);
+}
+
+static inline uint64_t cluster_size(const struct builder *b)
+{
+    return 1ull << b->layout->cluster_bits;
+}
+
+/* build_start.c: for struct driver_building. */
+int build_expect(void *builder, guest_off off, uint64_t len, struct img_error *err);
+int build_start(void *builder, struct file *f, struct file *data_file, bool sequential,
+                struct img_error *err);
+
 /* compressor.c */
 int qcow2_compressor_create(void **compressor, const struct qcow2_header *header, int level,
                             struct img_error *err);
