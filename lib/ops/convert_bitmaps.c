@@ -28,7 +28,7 @@ int conversion_check_bitmaps(const struct conversion *c, struct img_error *err)
         return ret;
     if (!info->is_qcow2 || info->qcow2.version < 3)
         ret = img_fail(err, ENOTSUP, "Source lacks bitmap support");
-    for (size_t i = 0; !ret && i < info->qcow2.bitmap_count; i++) {
+    for (size_t i = info->qcow2.bitmap_count; !ret && i-- > 0;) { /* QEMU names the last first */
         const struct img_bitmap_info *b = &info->qcow2.bitmaps[i];
         if (!(b->flags & IMG_BITMAP_IN_USE) || skip_broken(c))
             continue;
@@ -78,13 +78,14 @@ int conversion_copy_bitmaps(const struct conversion *c, struct img *to, struct i
     int ret = img_describe(c->images[0], 0, &info, err);
     if (ret < 0)
         return ret;
-    for (size_t i = 0; !ret && i < info->qcow2.bitmap_count; i++) {
-        const struct img_bitmap_info *b = &info->qcow2.bitmaps[i];
-        if (b->flags & IMG_BITMAP_IN_USE)
-            warn_skipped(c, b->name);
-        else
-            ret = copy_bitmap(c, to, b, err);
-    }
+    const struct img_bitmap_info *bitmaps = info->qcow2.bitmaps;
+    size_t count = info->qcow2.bitmap_count;
+    for (size_t i = count; i-- > 0;)
+        if (bitmaps[i].flags & IMG_BITMAP_IN_USE)
+            warn_skipped(c, bitmaps[i].name);
+    for (size_t i = 0; !ret && i < count; i++)
+        if (!(bitmaps[i].flags & IMG_BITMAP_IN_USE))
+            ret = copy_bitmap(c, to, &bitmaps[i], err);
     img_info_free(info);
     return ret;
 }
