@@ -15,10 +15,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* DIR may be a mount that nobody serves any more, which cannot be resolved itself. */
+/* DIR may be a mount that nobody serves any more, which cannot be resolved itself; or gone. */
 static char *resolve(const char *dir)
 {
     char *whole = realpath(dir, NULL), *path = NULL;
+    if (!whole && errno == ENOENT && dir[0] == '/')
+        return strdup(dir);
     if (whole || errno != ENOTCONN)
         return whole;
     char *copy = strdup(dir);
