@@ -123,11 +123,12 @@ static int grow_base(struct commit *c, struct img_error *err)
                    : 0;
 }
 
-/* All that was written is on disk, and nothing of it is kept in memory. */
+/* All that was written is on disk, and nothing of it is kept in memory. What the first flush let go
+ * is free on disk with the second: once the image is empty, no later run would look for it. */
 static int finish_base(struct commit *c, struct img_error *err)
 {
-    struct layer *l = c->base.layers[0];
-    return l->driver->writing->settle ? layer_settle(l, err) : img_flush(&c->base, err);
+    int ret = img_flush(&c->base, err);
+    return ret < 0 ? ret : layer_settle(c->base.layers[0], err);
 }
 
 static int empty_image(struct commit *c, struct img_error *err)
