@@ -72,8 +72,9 @@ static int add_siblings(struct commit_request *r, const char *folder)
 
 enum { FORCE = SOURCE_OWN, SIBLINGS };
 
-static int take_option(struct commit_request *r, int c)
+static int take_option(void *request, int c)
 {
+    struct commit_request *r = request;
     switch (c) {
     case 'b':
         r->commit.base = optarg;
@@ -117,14 +118,10 @@ static int parse(struct commit_request *r, int argc, char **argv)
         PROGRESS_OPTION,
         {0, 0, 0, 0},
     };
-    int c, code;
-    while ((c = source_getopt(r->tool, &r->open, argc, argv, "hf:t:b:dpqr:", options, &code)) !=
-           -1) {
-        if (c == TOOL_STOP)
-            return code;
-        if (take_option(r, c))
-            return 1;
-    }
+    int code;
+    if (source_options(r->tool, &r->open, argc, argv, "hf:t:b:dpqr:", options, take_option, r,
+                       &code))
+        return code;
     if (r->tool->as_qemu) /* qemu-img does not look for them */
         r->commit.flags |= IMG_COMMIT_FORCE;
     return take_arguments(r, argc, argv);

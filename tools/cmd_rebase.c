@@ -146,8 +146,9 @@ static int run_with_progress(struct rebase_request *r)
 /* Options whose names imgtool alone knows, and what qemu-img shares with other commands. */
 enum { FORCE = SOURCE_OWN, COMPARE, DRY_RUN, FIX_FORMAT };
 
-static int take_option(struct rebase_request *r, int c)
+static int take_option(void *request, int c)
 {
+    struct rebase_request *r = request;
     switch (c) {
     case 'b':
         r->rebase.backing_file = optarg;
@@ -209,14 +210,10 @@ int cmd_rebase(struct tool *tool, int argc, char **argv)
         {0, 0, 0, 0},
     };
     struct rebase_request r = {.tool = tool};
-    int c, code;
-    while ((c = source_getopt(tool, &r.open, argc, argv, "hf:F:b:upt:T:qUc", options, &code)) !=
-           -1) {
-        if (c == TOOL_STOP)
-            return code;
-        if (take_option(&r, c))
-            return 1;
-    }
+    int code;
+    if (source_options(tool, &r.open, argc, argv, "hf:F:b:upt:T:qUc", options, take_option, &r,
+                       &code))
+        return code;
     if (check(&r, argc, argv))
         return 1;
     if (tool->as_qemu) /* qemu-img names what it is told, and forgets the snapshots */

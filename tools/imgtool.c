@@ -107,6 +107,25 @@ const struct command commands[] = {
      "possible\n"
      "with this format\n",
      cmd_check},
+    {"commit", "Commit the changes of an image into its backing file",
+     "[-f FMT | --image-opts] [-t CACHE] [-b BASE] [-d] [-r RATE] [-p] [-q]\n"
+     "        [--siblings DIR]... [--force] [--object OBJDEF] FILENAME\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  -q, --quiet\n     print nothing but errors\n" PROGRESS_HELP
+     "  -f, --format FMT\n     the format of FILENAME, instead of looking at it\n"
+     "  --image-opts\n"
+     "     FILENAME is a list of options (driver=qcow2,file.filename=...), not a file name\n"
+     "  -t, --cache CACHE\n     taken as qemu-img does, of no effect\n"
+     "  -b, --base BASE\n     the layer to commit into (default the next one); FILENAME is kept "
+     "then\n"
+     "  -d, --drop\n     do not empty FILENAME in the end\n"
+     "  -r, --rate-limit RATE\n     bytes a second at most\n"
+     "  --siblings DIR\n     where else to look for images that need the base as it is, besides "
+     "the\n"
+     "     folders of the chain's files\n"
+     "  --force\n     commit although there are such images; they are of no use then\n"
+     "  FILENAME\n     reads the same at every instant; interrupted, the command is run again\n",
+     cmd_commit},
     {"compare", "Check if two images have the same content",
      "[-f FMT] [-F FMT | --image-opts] [-U] [-T CACHE] [-s] [-p] [-q]\n"
      "        [--object OBJDEF] [--list [--output human|json]] FILENAME1 FILENAME2\n\nArguments:\n"
@@ -150,7 +169,8 @@ const struct command commands[] = {
      "     share data with FILENAME instead of copying it, where both lie on one file system that "
      "can\n     (XFS, btrfs; default auto)\n"
      "  --verify\n     read TARGET back from its disk, and compare\n"
-     "  --resume\n     go on where the same command was interrupted; and keep what is copied, should "
+     "  --resume\n     go on where the same command was interrupted; and keep what is copied, "
+     "should "
      "this one be\n"
      "  --adopt\n     copy nothing: the raw FILENAME becomes the data file of the new qcow2 "
      "TARGET\n"
@@ -168,25 +188,6 @@ const struct command commands[] = {
      "\nAs TARGET, '-' is standard output, without -c; as FILENAME, it is standard input, a qcow2\n"
      "image whose tables come before its data, as they do in one that convert has made.\n",
      cmd_convert},
-    {"commit", "Commit the changes of an image into its backing file",
-     "[-f FMT | --image-opts] [-t CACHE] [-b BASE] [-d] [-r RATE] [-p] [-q]\n"
-     "        [--siblings DIR]... [--force] [--object OBJDEF] FILENAME\n\nArguments:\n"
-     "  -h, --help\n     print this help and exit\n"
-     "  -q, --quiet\n     print nothing but errors\n" PROGRESS_HELP
-     "  -f, --format FMT\n     the format of FILENAME, instead of looking at it\n"
-     "  --image-opts\n"
-     "     FILENAME is a list of options (driver=qcow2,file.filename=...), not a file name\n"
-     "  -t, --cache CACHE\n     taken as qemu-img does, of no effect\n"
-     "  -b, --base BASE\n     the layer to commit into (default the next one); FILENAME is kept "
-     "then\n"
-     "  -d, --drop\n     do not empty FILENAME in the end\n"
-     "  -r, --rate-limit RATE\n     bytes a second at most\n"
-     "  --siblings DIR\n     where else to look for images that need the base as it is, besides "
-     "the\n"
-     "     folders of the chain's files\n"
-     "  --force\n     commit although there are such images; they are of no use then\n"
-     "  FILENAME\n     reads the same at every instant; interrupted, the command is run again\n",
-     cmd_commit},
     {"create", "Create and format new image file",
      "[-f FMT] [-o OPTIONS] [-b BACKING [-F FMT]] [-u] [-p] [-q] FILENAME [SIZE]\n\nArguments:\n"
      "  -h, --help\n     print this help and exit\n"
@@ -201,13 +202,6 @@ const struct command commands[] = {
      "its\n"
      "     size is the default\n",
      cmd_create},
-    {"filesystems", "List the partitions and file systems of a guest's disk",
-     "[-f FMT | --image-opts] [-U] [-l SNAPSHOT] [--sector-size 512|4096]\n"
-     "        [--output human|json] FILENAME\n\nArguments:\n" FILE_OPTIONS
-     "  -l, --snapshot SNAPSHOT\n     the disk of an internal snapshot, by ID or name\n"
-     "  --sector-size 512|4096\n"
-     "     how large a sector is to the guest, instead of what fits its partition table\n",
-     cmd_filesystems},
     {"dd", "Convert and copy a file with optional format conversion",
      "[-f FMT | --image-opts] [-O FMT] [-U] [--object OBJDEF] [bs=BLOCK_SIZE] [count=BLOCKS]\n"
      "        [skip=BLOCKS] if=INPUT of=OUTPUT\n\nArguments:\n" OPEN_OPTIONS
@@ -218,6 +212,13 @@ const struct command commands[] = {
      "  if=INPUT\n     the image whose disk is copied\n"
      "  of=OUTPUT\n     what stands there is replaced once the new image is complete\n",
      cmd_dd},
+    {"filesystems", "List the partitions and file systems of a guest's disk",
+     "[-f FMT | --image-opts] [-U] [-l SNAPSHOT] [--sector-size 512|4096]\n"
+     "        [--output human|json] FILENAME\n\nArguments:\n" FILE_OPTIONS
+     "  -l, --snapshot SNAPSHOT\n     the disk of an internal snapshot, by ID or name\n"
+     "  --sector-size 512|4096\n"
+     "     how large a sector is to the guest, instead of what fits its partition table\n",
+     cmd_filesystems},
     {"info", "Display information about image",
      "[-f FMT | --image-opts] [-b] [-U] [--output human|json] FILENAME\n\nArguments:\n" FILE_OPTIONS
      "  -b, --backing-chain\n     describe every layer of the backing chain, top first\n",
@@ -229,21 +230,6 @@ const struct command commands[] = {
      "  -l, --max-length LENGTH\n     at most so many bytes\n"
      "  --snapshot SNAPSHOT\n     the disk of an internal snapshot, by ID or name\n",
      cmd_map},
-    {"relocate", "Make images name their backing files where these are now",
-     "--from OLD --to NEW [--relative | --absolute] [--dry-run] [-p] [-q]\n"
-     "        [--output human|json] FILENAME...\n\nArguments:\n"
-     "  -h, --help\n     print this help and exit\n"
-     "  -q, --quiet\n     print nothing but errors\n" PROGRESS_HELP
-     "  --from OLD\n     the folder that files have moved from, or a file; need not exist\n"
-     "  --to NEW\n     where they are now\n"
-     "  --relative\n     new names are relative to the image's folder (default: as the old ones "
-     "were)\n"
-     "  --absolute\n     new names are absolute\n"
-     "  --dry-run\n     check all of it and list what would change, and change nothing\n"
-     "  --output human|json\n     output format (default human)\n"
-     "  FILENAME\n     an image, as it lies now; all that are below it are looked at, too\n"
-     "\nAll images change, or none; after an interruption the same command finishes it.\n",
-     cmd_relocate},
     {"measure", "Calculate the file size required for a new image",
      "[-O FMT] [-o OPTIONS] [--output human|json] [--object OBJDEF]\n"
      "        (--size N | [-f FMT | --image-opts] [-U] [-l SNAPSHOT] FILENAME)\n"
@@ -259,6 +245,15 @@ const struct command commands[] = {
      "  -b, --backing NEW_BASE\n     of rebase\n"
      "  -F, --backing-format FMT\n     the format of NEW_BASE\n",
      cmd_measure},
+    {"plan", "Say how to shorten a backing chain, what that copies, and what forbids it",
+     "--merge --depth N [-f FMT | --image-opts] [-U] [--top] [--output human|json] FILENAME\n"
+     "        [DIR...]\n\nArguments:\n" FILE_OPTIONS
+     "  --merge\n     plan commits of layers into the ones below them\n"
+     "  --depth N\n     how many layers shall remain, FILENAME among them\n"
+     "  --top\n     FILENAME itself may be committed too: its disk is then its base's file\n"
+     "  DIR\n     where to look for images that need the layers, besides the layers' own folders\n"
+     "\nExit codes: 0 there is a plan, 1 there is none\n",
+     cmd_plan},
     {"rebase", "Change the backing file of the image",
      "[-u] [-b BACKING [-F FMT]] [-f FMT | --image-opts] [-U] [-t CACHE] [-T CACHE]\n"
      "        [-c] [-p] [-q] [--dry-run [--output human|json]] [--compare] [--force]\n"
@@ -286,6 +281,21 @@ const struct command commands[] = {
      "images\n     below it, do not state; all of them or none\n"
      "  FILENAME\n     reads the same at every instant; interrupted, the command is run again\n",
      cmd_rebase},
+    {"relocate", "Make images name their backing files where these are now",
+     "--from OLD --to NEW [--relative | --absolute] [--dry-run] [-p] [-q]\n"
+     "        [--output human|json] FILENAME...\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  -q, --quiet\n     print nothing but errors\n" PROGRESS_HELP
+     "  --from OLD\n     the folder that files have moved from, or a file; need not exist\n"
+     "  --to NEW\n     where they are now\n"
+     "  --relative\n     new names are relative to the image's folder (default: as the old ones "
+     "were)\n"
+     "  --absolute\n     new names are absolute\n"
+     "  --dry-run\n     check all of it and list what would change, and change nothing\n"
+     "  --output human|json\n     output format (default human)\n"
+     "  FILENAME\n     an image, as it lies now; all that are below it are looked at, too\n"
+     "\nAll images change, or none; after an interruption the same command finishes it.\n",
+     cmd_relocate},
     {"resize", "Resize the image to the new size",
      "[-f FMT | --image-opts] [--preallocation PREALLOC] [--shrink]\n"
      "        [--object OBJECTDEF] [-p] [-q] FILENAME [+-]SIZE\n\nArguments:\n"
@@ -311,22 +321,6 @@ const struct command commands[] = {
      "lost\n"
      "  -d, --delete SNAPSHOT\n     delete the first snapshot of that name\n",
      cmd_snapshot},
-    {"undo", "Put back what a repair of an image has overwritten",
-     "[-q] UNDO_FILE FILENAME\n\nArguments:\n"
-     "  -h, --help\n     print this help and exit\n"
-     "  -q, --quiet\n     print nothing but errors\n"
-     "  UNDO_FILE\n     made by 'check -r ... --undo UNDO_FILE'\n"
-     "  FILENAME\n     the image that was repaired, not changed since\n",
-     cmd_undo},
-    {"plan", "Say how to shorten a backing chain, what that copies, and what forbids it",
-     "--merge --depth N [-f FMT | --image-opts] [-U] [--top] [--output human|json] FILENAME\n"
-     "        [DIR...]\n\nArguments:\n" FILE_OPTIONS
-     "  --merge\n     plan commits of layers into the ones below them\n"
-     "  --depth N\n     how many layers shall remain, FILENAME among them\n"
-     "  --top\n     FILENAME itself may be committed too: its disk is then its base's file\n"
-     "  DIR\n     where to look for images that need the layers, besides the layers' own folders\n"
-     "\nExit codes: 0 there is a plan, 1 there is none\n",
-     cmd_plan},
     {"tree", "Show which images are based on which",
      "[--output human|json|dot] [--dependents FILE] DIR...\n\nArguments:\n"
      "  -h, --help\n     print this help and exit\n"
@@ -336,6 +330,13 @@ const struct command commands[] = {
      "\nExit codes: 0 done (--dependents: nobody needs FILE), 1 something could not be read,\n"
      "5 somebody needs FILE\n",
      cmd_tree},
+    {"undo", "Put back what a repair of an image has overwritten",
+     "[-q] UNDO_FILE FILENAME\n\nArguments:\n"
+     "  -h, --help\n     print this help and exit\n"
+     "  -q, --quiet\n     print nothing but errors\n"
+     "  UNDO_FILE\n     made by 'check -r ... --undo UNDO_FILE'\n"
+     "  FILENAME\n     the image that was repaired, not changed since\n",
+     cmd_undo},
 #define ENTRY(name, function, summary, usage) {name, summary, usage, cmd_guest},
     GUEST_COMMANDS(ENTRY)
 #undef ENTRY

@@ -30,6 +30,23 @@ int source_getopt(struct tool *tool, struct img_open_options *open, int argc, ch
     return -1;
 }
 
+int source_options(struct tool *tool, struct img_open_options *open, int argc, char **argv,
+                   const char *short_options, const struct option *long_options,
+                   source_take_fn *take, void *request, int *exit_code)
+{
+    int c;
+    while ((c = source_getopt(tool, open, argc, argv, short_options, long_options, exit_code)) !=
+           -1) {
+        if (c == TOOL_STOP)
+            return 1;
+        if (take(request, c)) {
+            *exit_code = 1;
+            return 1;
+        }
+    }
+    return 0;
+}
+
 /* Ends the item of a list that begins at P, undoing doubled commas; returns the one behind it. */
 static char *end_item(char *p)
 {

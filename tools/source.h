@@ -23,6 +23,14 @@ enum { SOURCE_IMAGE_OPTS = 256, SOURCE_OBJECT, SOURCE_OUTPUT, SOURCE_OWN /* a co
 int source_getopt(struct tool *tool, struct img_open_options *open, int argc, char **argv,
                   const char *short_options, const struct option *long_options, int *exit_code);
 
+/* Takes the option C into REQUEST; or complains and returns 1. */
+typedef int source_take_fn(void *request, int c);
+
+/* All options, TAKE getting the command's own; 1: the command is over, with *EXIT_CODE. */
+int source_options(struct tool *tool, struct img_open_options *open, int argc, char **argv,
+                   const char *short_options, const struct option *long_options,
+                   source_take_fn *take, void *request, int *exit_code);
+
 /* The image, after the options: complains (and returns 1) unless it is the one word that is left.
  */
 int source_filename(struct tool *tool, const struct img_open_options *open, int argc, char **argv,
