@@ -4,12 +4,14 @@ folder() is where they are; the first test that asks makes them, in two starts o
 appliance, with what virt-filesystems says about them beside. They lie in the build directory, and
 are made anew when this file changes. files() is what lies in the guests.
 """
+import csv
 import fcntl
 import hashlib
 import io
 import os
 import pathlib
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -209,15 +211,54 @@ def fill(folder):
     g.close()
 
 
-def ask(folder):
-    """What virt-filesystems says, into the file "truth": a line for all that it sees."""
+def asked(folder, names):
+    """The rows of virt-filesystems about some of the disks."""
     env = dict(os.environ, LIBGUESTFS_BACKEND="direct")
     if not kvm_works():
         env["LIBGUESTFS_BACKEND_SETTINGS"] = "force_tcg"
-    words = [w for name in TABLES for w in ("--format=raw", "-a", str(folder / name))]
-    with open(folder / "truth", "wb") as truth:
-        subprocess.run(["virt-filesystems", *words, "--all", "--long", "--uuid", "--csv"], env=env,
-                       stdout=truth, check=True)
+    words = [w for name in names for w in ("--format=raw", "-a", str(folder / name))]
+    said = subprocess.run(["virt-filesystems", *words, "--all", "--long", "--uuid", "--csv"], env=env,
+                          stdout=subprocess.PIPE, check=True, encoding="utf-8")
+    return list(csv.DictReader(io.StringIO(said.stdout)))
+
+
+def in_order(rows):
+    """Linux names disks in the order in which they answer. libguestfs 1.48 translates that back but in
+    what it says of LVM, RAID and subvolumes: of these it then asks another disk."""
+    gpt, md = DEVICES["gpt.raw"], DEVICES["md.raw"]
+    for found in rows:
+        name, parents = found["Name"], found["Parent"].split(",")
+        if name.startswith("btrfsvol:"):
+            right = name.startswith(f"btrfsvol:{gpt}2/") and found["Label"] == "POOL"
+        elif name.startswith("/dev/md"):
+            right = all(parent.startswith(md) for parent in parents)
+        else:
+            right = {"pv": name, "vg": parents[0]}.get(found["Type"], gpt + "3") == gpt + "3"
+        if not right:
+            return False
+    return True
+
+
+def ask_one_by_one(folder):
+    """A start for each disk, which then has all the names there are."""
+    for name, device in DEVICES.items():
+        for found in asked(folder, [name]):
+            for column in ("Name", "Parent"):
+                found[column] = re.sub("/dev/sd[a-z]", device, found[column])
+            yield found
+
+
+def ask(folder):
+    """What virt-filesystems says, into the file "truth": a line for all that it sees."""
+    rows = asked(folder, TABLES)
+    if not in_order(rows):
+        rows = list(ask_one_by_one(folder))
+    if not in_order(rows):
+        raise SystemExit("virt-filesystems mistakes one disk for another, asked about one alone, too")
+    with open(folder / "truth", "w", encoding="utf-8", newline="") as file:
+        truth = csv.DictWriter(file, rows[0].keys())
+        truth.writeheader()
+        truth.writerows(rows)
 
 
 def make(target):
