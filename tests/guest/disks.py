@@ -165,6 +165,9 @@ def fill_gpt(g, disk, random_file):
     g.lvcreate("swap", "vg1", 12)
     g.mkfs("ext4", "/dev/vg1/root", label="LVROOT")
     g.mkswap("/dev/vg1/swap", label="LVSWAP")
+    g.cryptsetup_open(disk + "4", KEY, "alone")
+    g.mkfs("ext4", "/dev/mapper/alone", label="SECRET")
+    g.cryptsetup_close("/dev/mapper/alone")
 
 
 def fill_os(g, disk):

@@ -53,27 +53,44 @@ static int measure(struct guest *guest, struct report *r, const char *device)
     return failed;
 }
 
-/* What is on partitions is known already; what LVM has, behind LUKS or not, the appliance knows. */
+static bool has_filesystem(struct guest *guest, const char *device)
+{
+    char *type = guestfs_vfs_type(guest->g, device);
+    size_t length = type ? strlen(type) : 0;
+    bool member = length > 7 && !strcmp(type + length - 7, "_member");
+    bool has = length && !member && strcmp(type, "swap") != 0 && strcmp(type, "crypto_LUKS") != 0;
+    free(type);
+    return has;
+}
+
+/* Takes LIST over. */
+static int measure_list(struct guest *guest, struct report *r, char **list)
+{
+    int failed = list ? 0 : guest_error(guest, "Could not list what is behind LVM and LUKS");
+    for (size_t i = 0; list && list[i]; i++)
+        if (has_filesystem(guest, list[i]))
+            failed |= measure(guest, r, list[i]);
+    guest_list_free(list);
+    return failed;
+}
+
+/* What is on partitions is known already; what is behind LUKS or LVM, the appliance knows. */
 static int measure_all(struct guest *guest, struct report *r)
 {
     int failed = 0;
-    bool lvm = false;
+    bool behind = false;
     for (size_t i = 0; i < guest->volumes->count; i++) {
         const struct img_volume *v = &guest->volumes->volumes[i];
-        lvm |= v->content == IMG_CONTENT_LVM || v->content == IMG_CONTENT_LUKS;
+        behind |= v->content == IMG_CONTENT_LVM || v->content == IMG_CONTENT_LUKS;
         bool listed_by_lvm = v->kind == IMG_VOLUME_LOGICAL;
         bool shares_space = v->kind == IMG_VOLUME_SUBVOLUME;
         if (v->content == IMG_CONTENT_FILESYSTEM && !listed_by_lvm && !shares_space)
             failed |= measure(guest, r, v->name);
     }
-    char **volumes = lvm ? guestfs_lvs(guest->g) : NULL;
-    for (size_t i = 0; volumes && volumes[i]; i++) {
-        char *type = guestfs_vfs_type(guest->g, volumes[i]);
-        if (type && *type && strcmp(type, "swap") != 0)
-            failed |= measure(guest, r, volumes[i]);
-        free(type);
+    if (behind) {
+        failed |= measure_list(guest, r, guestfs_list_dm_devices(guest->g));
+        failed |= measure_list(guest, r, guestfs_lvs(guest->g));
     }
-    guest_list_free(volumes);
     return failed;
 }
 

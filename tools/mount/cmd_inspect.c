@@ -31,6 +31,16 @@ static void text(struct json *j, const char *key, const char *label, char *value
     free(value);
 }
 
+/* Linux may have seen the appliance's disk first; libguestfs 1.48 then says so of subvolumes. There
+ * is one disk, which all other commands know as /dev/sda. */
+static char *disk_is_first(char *name)
+{
+    static const char subvolume[] = "btrfsvol:/dev/sd";
+    if (name && !strncmp(name, subvolume, strlen(subvolume)) && name[strlen(subvolume)])
+        name[strlen(subvolume)] = 'a';
+    return name;
+}
+
 static void print_version(struct guest *guest, struct json *j, const char *root)
 {
     int major = guestfs_inspect_get_major_version(guest->g, root);
@@ -47,9 +57,10 @@ static void print_mount_points(struct guest *guest, struct json *j, const char *
         json_open(j, "mount-points", '{');
     for (size_t i = 0; points && points[i]; i += 2)
         if (j->depth)
-            json_string(j, points[i], points[i + 1]);
+            json_string(j, points[i], disk_is_first(points[i + 1]));
         else {
-            char *dir = printable(points[i]), *device = printable(points[i + 1]);
+            char *dir = printable(points[i]);
+            char *device = printable(disk_is_first(points[i + 1]));
             fprintf(j->out, "%-14s %s on %s\n", "mounted", device ? device : "", dir ? dir : "");
             free(dir);
             free(device);
@@ -81,18 +92,13 @@ static void print_package(struct json *j, const struct guestfs_application2 *a)
 }
 
 /* They are in files, so the guest's file systems must be mounted. */
-static int print_packages(struct guest *guest, struct json *j, const char *root)
+static int print_packages(struct guest *guest, const struct guest_request *r, struct json *j,
+                          const char *root)
 {
-    char **points = guestfs_inspect_get_mountpoints(guest->g, root);
-    for (size_t i = 0; points && points[i]; i += 2)
-        if (!strcmp(points[i], "/"))
-            guestfs_mount_ro(guest->g, points[i + 1], "/");
-    for (size_t i = 0; points && points[i]; i += 2)
-        if (strcmp(points[i], "/") != 0)
-            guestfs_mount_ro(guest->g, points[i + 1], points[i]);
-    guest_list_free(points);
-    struct guestfs_application2_list *list = guestfs_inspect_list_applications2(guest->g, root);
-    int failed = list ? 0 : guest_error(guest, "Could not list the packages of %s", root);
+    struct guestfs_application2_list *list = NULL;
+    int failed = guest_mount_root(guest, r, root);
+    if (!failed && !(list = guestfs_inspect_list_applications2(guest->g, root)))
+        failed = guest_error(guest, "Could not list the packages of %s", root);
     if (j->depth)
         json_open(j, "packages", '[');
     for (size_t i = 0; list && i < list->len; i++)
@@ -110,7 +116,7 @@ static int print_root(struct guest *guest, const struct inspection *in, struct j
     guestfs_h *g = guest->g;
     if (j->depth)
         json_open(j, NULL, '{');
-    text(j, "root", "root", strdup(root));
+    text(j, "root", "root", disk_is_first(strdup(root)));
     text(j, "type", "type", guestfs_inspect_get_type(g, root));
     text(j, "distribution", "distribution", guestfs_inspect_get_distro(g, root));
     print_version(guest, j, root);
@@ -119,7 +125,7 @@ static int print_root(struct guest *guest, const struct inspection *in, struct j
     text(j, "architecture", "architecture", guestfs_inspect_get_arch(g, root));
     text(j, "package-format", "packages are", guestfs_inspect_get_package_format(g, root));
     print_mount_points(guest, j, root);
-    int failed = in->packages ? print_packages(guest, j, root) : 0;
+    int failed = in->packages ? print_packages(guest, &in->guest, j, root) : 0;
     if (j->depth)
         json_close(j, '}');
     return failed;

@@ -79,20 +79,23 @@ static int serve(struct guest *guest, const struct mount_request *r, struct reco
         unmount_fuse(r->dir, true);
     if (ready >= 0)
         go_to_background(ready);
-    return guestfs_mount_local_run(guest->g) < 0
-               ? guest_error(guest, "Could not serve '%s'", r->dir)
-               : 0;
+    int failed = guestfs_mount_local_run(guest->g) < 0
+                     ? guest_error(guest, "Could not serve '%s'", r->dir)
+                     : 0;
+    signals_unmount(NULL); /* somebody else may mount there now */
+    return failed;
 }
 
 /* What umount will read; nobody needs to hear of a mount that could not lose anything. */
 static void leave(struct record *record, int failed)
 {
-    record->state = failed ? RECORD_FAILED : RECORD_ENDED;
-    record->message = failed ? strdup("the appliance could not bring everything to disk") : NULL;
-    if (record->writable && failed)
-        record_write(record);
-    else
-        record_remove(record->pid);
+    if (!record->writable || !failed) {
+        record_end();
+        return;
+    }
+    record->state = RECORD_FAILED;
+    record->message = strdup("the appliance could not bring everything to disk");
+    record_write(record);
 }
 
 static int stay(struct tool *tool, const struct mount_request *r, int ready)

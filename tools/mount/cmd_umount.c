@@ -1,6 +1,7 @@
 /* imgtool umount: back when the appliance has flushed and ended, and the image is free. */
 #include "commands.h"
 #include "../tool.h"
+#include "guest.h"
 #include "records.h"
 #include "signals.h"
 
@@ -100,7 +101,7 @@ static int after_end(struct tool *tool, const struct record *before)
     struct record r;
     if (!record_find(&r, before->pid)) /* it has ended as it should */
         return 0;
-    record_remove(r.pid);
+    record_remove(&r);
     int failed = wait_for_lock(tool, r.image);
     if (r.writable)
         failed = tool_error(tool, "'%s' was unmounted, but %s", r.image,
@@ -164,23 +165,21 @@ static int check(struct tool *tool, const char *image)
 {
     struct img_error err = IMG_ERROR_INIT;
     struct img_open_options options = {.flags = IMG_OPEN_NO_DATA};
-    struct img_info *info;
     struct img *img;
     struct stat st;
     if (stat(image, &st) < 0)
         return tool_error(tool, "Could not look at '%s': %s", image, strerror(errno));
     if (check_records(tool, image, &st))
         return 1;
+    if (look_at_lock(image, &err) < 0)
+        return tool_report(tool, &err);
     tool_open_options(tool, &options);
     if (img_open(&img, image, &options, &err) < 0)
         return tool_report(tool, &err);
-    int failed = img_describe(img, 0, &info, &err) < 0 ? tool_report(tool, &err) : 0;
-    if (!failed) {
-        if ((info->has_dirty && info->dirty) || (info->is_qcow2 && info->qcow2.corrupt))
-            failed = tool_error(tool, "'%s' is not mounted, but is marked %s", image,
-                                info->dirty ? "dirty" : "corrupt");
-        img_info_free(info);
-    }
+    const char *mark;
+    int failed = guest_mark(img, &mark, &err) < 0 ? tool_report(tool, &err) : 0;
+    if (mark)
+        failed = tool_error(tool, "'%s' is not mounted, but is marked %s", image, mark);
     img_close(img);
     if (!failed)
         printf("'%s' is not mounted, and nobody writes it\n", image);

@@ -57,6 +57,16 @@ static void need_qemu(struct need *n)
         guestfs_close(g);
 }
 
+static void need_supermin(struct need *n)
+{
+    need_program(n, "supermin", "supermin");
+}
+
+static void need_qemu_img(struct need *n)
+{
+    need_program(n, "qemu-img", "qemu-utils");
+}
+
 /* supermin makes the appliance of a kernel of this machine, which the user must be able to read. */
 static void need_kernel(struct need *n)
 {
@@ -109,31 +119,19 @@ static void need_fusermount(struct need *n)
 /* For the appliance, and for FUSE. */
 enum { APPLIANCE = 4, ALL = 6 };
 
-static void look(struct need needs[ALL])
-{
-    memset(needs, 0, ALL * sizeof *needs);
-    need_program(&needs[0], "supermin", "supermin");
-    need_program(&needs[1], "qemu-img", "qemu-utils");
-    need_qemu(&needs[2]);
-    need_kernel(&needs[3]);
-    need_fuse(&needs[4]);
-    need_fusermount(&needs[5]);
-}
+static void (*const look[ALL])(struct need *n) = {need_supermin, need_qemu_img, need_qemu,
+                                                  need_kernel,   need_fuse,     need_fusermount};
 
 /* The first of NEEDS from FROM to TO that is missing, in one sentence. */
 static int complain(struct tool *tool, const char *who, int from, int to)
 {
-    struct need *needs = malloc(ALL * sizeof *needs);
-    int failed = 0;
-    if (!needs)
-        return tool_error(tool, "Out of memory");
-    look(needs);
-    for (int i = from; i < to && !failed; i++)
-        if (!needs[i].well)
-            failed = tool_error(tool, "%s needs %s: %s; as root: '%s'", who, needs[i].what,
-                                needs[i].state, needs[i].mend);
-    free(needs);
-    return failed;
+    for (int i = from; i < to; i++) {
+        struct need n = {.well = false};
+        look[i](&n);
+        if (!n.well)
+            return tool_error(tool, "%s needs %s: %s; as root: '%s'", who, n.what, n.state, n.mend);
+    }
+    return 0;
 }
 
 int doctor_appliance(struct tool *tool)
@@ -195,13 +193,11 @@ int doctor(struct tool *tool)
     guestfs_free_version(version);
     if (g)
         guestfs_close(g);
-    struct need *needs = calloc(ALL, sizeof *needs);
-    if (!needs)
-        return tool_error(tool, "Out of memory");
-    look(needs);
-    for (int i = 0; i < ALL; i++)
-        bad += say(&needs[i]);
-    free(needs);
+    for (int i = 0; i < ALL; i++) {
+        struct need n = {.well = false};
+        look[i](&n);
+        bad += say(&n);
+    }
     check_kvm();
     fflush(stdout);
     if (!bad)

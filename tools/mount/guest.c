@@ -74,24 +74,35 @@ static int check_chain(struct guest *guest, struct img *img)
         if (!info->backing_format)
             failed = tool_error(guest->tool,
                                 "'%s' does not state the format of its backing file, and it is not "
-                                "guessed here: state it with 'qemu-img rebase -u -b BASE -F FMT'",
+                                "guessed here: state it with 'imgtool rebase -u -b BASE -F FMT'",
                                 img_layer_filename(img, i));
         img_info_free(info);
     }
     return failed;
 }
 
+int guest_mark(struct img *img, const char **mark, struct img_error *err)
+{
+    struct img_info *info;
+    *mark = NULL;
+    int ret = img_describe(img, 0, &info, err);
+    if (ret < 0)
+        return ret;
+    if (info->is_qcow2 && info->qcow2.corrupt)
+        *mark = "corrupt";
+    else if (info->has_dirty && info->dirty)
+        *mark = "dirty";
+    img_info_free(info);
+    return 0;
+}
+
 /* Whoever writes must not meet an image that its last writer left in the middle of something. */
 static int check_sound(struct guest *guest, struct img *img)
 {
     struct img_error err = IMG_ERROR_INIT;
-    struct img_info *info;
-    if (img_describe(img, 0, &info, &err) < 0)
+    const char *state;
+    if (guest_mark(img, &state, &err) < 0)
         return tool_report(guest->tool, &err);
-    const char *state = info->is_qcow2 && info->qcow2.corrupt ? "corrupt"
-                        : info->has_dirty && info->dirty      ? "dirty"
-                                                              : NULL;
-    img_info_free(info);
     if (!state)
         return 0;
     return tool_error(guest->tool,
@@ -129,7 +140,8 @@ static int open_image(struct guest *guest, const struct guest_request *r)
         return tool_error(tool, "Could not resolve '%s': %s", r->filename, strerror(errno));
     if (check_chain(guest, guest->img) || (r->writable && check_sound(guest, guest->img)))
         return 1;
-    if (img_filesystems(&guest->volumes, guest->img, NULL, &err) < 0)
+    bool all_is_told = r->mount_count && !r->key_count;
+    if (!all_is_told && img_filesystems(&guest->volumes, guest->img, NULL, &err) < 0)
         return tool_report(tool, &err);
     return 0;
 }

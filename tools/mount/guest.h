@@ -26,10 +26,10 @@ struct guest {
     struct tool *tool;
     guestfs_h *g;
     struct img *img; /* holds the reader's locks; NULL when the appliance holds the writer's */
-    struct img_filesystems *volumes;
-    char *path;    /* absolute */
-    bool changes;  /* something of it is mounted so that it can be changed */
-    char *folder;  /* temporary files of ours, or NULL */
+    struct img_filesystems *volumes; /* NULL: not looked for, as nothing needs them */
+    char *path;                      /* absolute */
+    bool changes;                    /* something of it is mounted so that it can be changed */
+    char *folder;                    /* temporary files of ours, or NULL */
     int watchdog;  /* the end of a pipe; closed without a word, it ends the appliance */
     pid_t watcher; /* who waits at the other end */
     pid_t appliance;
@@ -75,6 +75,12 @@ int guest_error(const struct guest *guest, const char *what, ...)
 /* Starts and ends in one: with the guest's file systems mounted, runs FN. */
 int guest_run(struct tool *tool, const struct guest_request *request,
               int (*fn)(struct guest *guest, void *opaque), void *opaque);
+
+/* *MARK is "corrupt" or "dirty" where the image is marked so, else NULL. 0 or -errno. */
+int guest_mark(struct img *img, const char **mark, struct img_error *err);
+
+/* Mounts what the fstab of the operating system ROOT says, below the root that must be there. */
+int guest_mount_root(struct guest *guest, const struct guest_request *request, const char *root);
 
 /* Frees a list of strings from libguestfs. */
 void guest_list_free(char **list);

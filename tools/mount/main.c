@@ -3,11 +3,20 @@
 #include "guest.h"
 #include "table.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define ENTRY(name, function, summary, usage) {name, summary, usage, function},
 const struct command commands[] = {GUEST_COMMANDS(ENTRY){NULL, NULL, NULL, NULL}};
 #undef ENTRY
+
+/* What was said to be there is there only once it is written. */
+static int finish_output(struct tool *tool, int code)
+{
+    if (!fflush(stdout) && !ferror(stdout))
+        return code;
+    return code ? code : tool_error(tool, "Could not write the output");
+}
 
 int main(int argc, char **argv)
 {
@@ -19,7 +28,7 @@ int main(int argc, char **argv)
         if (strcmp(c->name, argv[1]))
             continue;
         tool.command = c->name;
-        return c->run(&tool, argc - 1, argv + 1);
+        return finish_output(&tool, c->run(&tool, argc - 1, argv + 1));
     }
     return tool_usage_error(&tool, "Command not found: %s", argv[1]);
 }

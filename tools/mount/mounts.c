@@ -101,7 +101,7 @@ int guest_unlock(struct guest *guest, const struct guest_request *r, enum unlock
     size_t count = 0;
     unsigned opened = 0;
     int failed = 0;
-    for (size_t i = 0; i < guest->volumes->count && !failed; i++) {
+    for (size_t i = 0; guest->volumes && i < guest->volumes->count && !failed; i++) {
         const struct img_volume *v = &guest->volumes->volumes[i];
         if (v->content != IMG_CONTENT_LUKS || (!r->key_count && need == UNLOCK_IF_KEYS))
             continue;
@@ -137,11 +137,13 @@ static int mount_one(struct guest *guest, const struct guest_request *r, const c
                        : guestfs_mount_ro(guest->g, device, dir);
 }
 
-/* DEV[:DIR] */
+/* DEV[:DIR]; a subvolume's name has a colon of its own. */
 static int mount_given(struct guest *guest, const struct guest_request *r, const char *what)
 {
     char *device = strdup(what);
-    char *colon = device ? strchr(device, ':') : NULL;
+    static const char subvolume[] = "btrfsvol:";
+    size_t own = strncmp(what, subvolume, strlen(subvolume)) ? 0 : strlen(subvolume);
+    char *colon = device ? strchr(device + own, ':') : NULL;
     int failed = !device;
     if (colon)
         *colon++ = '\0';
@@ -161,7 +163,7 @@ static int by_length(const void *a, const void *b)
 }
 
 /* The root must be there; what else the fstab names may be on other disks. */
-static int mount_root(struct guest *guest, const struct guest_request *r, const char *root)
+int guest_mount_root(struct guest *guest, const struct guest_request *r, const char *root)
 {
     char **points = guestfs_inspect_get_mountpoints(guest->g, root);
     size_t count = 0;
@@ -200,7 +202,7 @@ static int mount_inspected(struct guest *guest, const struct guest_request *r)
             "mount",
             roots[0], roots[1]);
     else
-        failed = mount_root(guest, r, roots[0]);
+        failed = guest_mount_root(guest, r, roots[0]);
     guest_list_free(roots);
     return failed;
 }

@@ -2,6 +2,7 @@
 #include "records.h"
 #include "runtime.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
@@ -11,7 +12,7 @@
 
 #define SUFFIX ".mount"
 
-enum { RECORD_MAX = 4 * PATH_MAX, FIELDS = 9 };
+enum { RECORD_MAX = 4 * PATH_MAX, FIELDS = 9, NAME_SIZE = 32 };
 
 /* When a process began, which tells it from a later one of the same number; 0: there is none. */
 static uint64_t process_start(pid_t pid)
@@ -34,40 +35,53 @@ static uint64_t process_start(pid_t pid)
     return state == 'Z' || state == 'X' ? 0 : started;
 }
 
+static void name_of(pid_t pid, char name[NAME_SIZE])
+{
+    snprintf(name, NAME_SIZE, "%d" SUFFIX, (int)pid);
+}
+
 int record_write(const struct record *r)
 {
-    char name[32], *text = NULL;
+    char name[NAME_SIZE], *text = NULL;
     size_t length = 0;
     FILE *f = open_memstream(&text, &length);
     if (!f)
-        return -12;
+        return -ENOMEM;
     fprintf(f, "1%c%d%c%" PRIu64 "%c%" PRIu64 "%c%" PRIu64 "%c%d%c%s%c%s%c%s", 0, (int)r->pid, 0,
             process_start(r->pid), 0, r->device, 0, r->inode, 0, (int)r->state * 2 + r->writable, 0,
             r->image, 0, r->dir, 0, r->message ? r->message : "");
     fputc('\0', f);
     fclose(f);
-    snprintf(name, sizeof name, "%d" SUFFIX, (int)r->pid);
+    name_of(r->pid, name);
     int ret = runtime_write(name, text, length);
     free(text);
     return ret;
 }
 
-void record_remove(pid_t pid)
+void record_end(void)
 {
-    char name[32];
-    snprintf(name, sizeof name, "%d" SUFFIX, (int)pid);
-    runtime_remove(name);
+    char name[NAME_SIZE];
+    name_of(getpid(), name);
+    runtime_remove(NULL, geteuid(), name);
+}
+
+void record_remove(const struct record *r)
+{
+    char name[NAME_SIZE];
+    name_of(r->pid, name);
+    runtime_remove(r->folder, r->owner, name);
 }
 
 void record_clear(struct record *r)
 {
+    free(r->folder);
     free(r->image);
     free(r->dir);
     free(r->message);
     *r = (struct record){0};
 }
 
-static bool parse(struct record *r, uid_t owner, char *text, size_t length)
+static bool parse(struct record *r, char *text, size_t length)
 {
     const char *field[FIELDS];
     size_t count = 0;
@@ -77,7 +91,6 @@ static bool parse(struct record *r, uid_t owner, char *text, size_t length)
         return false;
     int state = atoi(field[5]);
     *r = (struct record){
-        .owner = owner,
         .pid = atoi(field[1]),
         .started = strtoull(field[2], NULL, 10),
         .device = strtoull(field[3], NULL, 10),
@@ -92,7 +105,7 @@ static bool parse(struct record *r, uid_t owner, char *text, size_t length)
     return r->image && r->dir && r->message;
 }
 
-static void add(void *opaque, uid_t owner, const char *name, int fd)
+static void add(void *opaque, const char *folder, uid_t owner, const char *name, int fd)
 {
     struct records *all = opaque;
     char text[RECORD_MAX + 1];
@@ -106,8 +119,12 @@ static void add(void *opaque, uid_t owner, const char *name, int fd)
     if (got <= 0 || !items)
         return;
     text[got] = '\0';
-    if (parse(&items[all->count], owner, text, (size_t)got))
-        all->count++;
+    struct record *r = &items[all->count];
+    if (!parse(r, text, (size_t)got))
+        return;
+    r->owner = owner;
+    r->folder = strdup(folder);
+    all->count++;
 }
 
 void records_read(struct records *all)

@@ -10,11 +10,11 @@
 enum record_state {
     RECORD_MOUNTED,
     RECORD_FAILED, /* it is over, and what was written may not be on disk: MESSAGE */
-    RECORD_ENDED,  /* it is over, and all is on disk */
 };
 
 struct record {
     uid_t owner;
+    char *folder; /* where the record lies */
     pid_t pid;
     uint64_t started;       /* of the process, as /proc has it */
     uint64_t device, inode; /* of the image */
@@ -30,9 +30,12 @@ struct records {
     size_t count;
 };
 
-/* Writes the record of this process. 0 or -errno. */
+/* Writes the record of this process; 0 or -errno. Ends it. */
 int record_write(const struct record *r);
-void record_remove(pid_t pid);
+void record_end(void);
+
+/* Removes a record that was read, wherever it lies. */
+void record_remove(const struct record *r);
 
 /* All that this user may see. For records_free. */
 void records_read(struct records *all);

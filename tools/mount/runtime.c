@@ -80,18 +80,17 @@ int runtime_write(const char *name, const char *text, size_t length)
     return ret;
 }
 
-int runtime_remove(const char *name)
+int runtime_remove(const char *path, uid_t owner, const char *name)
 {
-    int folder = own_folder(false);
-    int ret = folder < 0 || unlinkat(folder, name, 0) < 0 ? -errno : 0;
+    int folder = path ? open_folder(path, owner, false) : own_folder(false);
+    int ret = folder < 0 ? -ENOENT : unlinkat(folder, name, 0) < 0 ? -errno : 0;
     if (folder >= 0)
         close(folder);
     return ret;
 }
 
 /* Takes FOLDER over. */
-static void each_file(int folder, uid_t owner,
-                      void (*fn)(void *opaque, uid_t owner, const char *name, int fd), void *opaque)
+static void each_file(int folder, const char *path, uid_t owner, runtime_fn *fn, void *opaque)
 {
     DIR *dir = fdopendir(folder);
     if (!dir) {
@@ -104,31 +103,41 @@ static void each_file(int folder, uid_t owner,
                      : openat(folder, e->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         if (fd < 0)
             continue;
-        fn(opaque, owner, e->d_name, fd);
+        fn(opaque, path, owner, e->d_name, fd);
         close(fd);
     }
     closedir(dir);
 }
 
-void runtime_each(void (*fn)(void *opaque, uid_t owner, const char *name, int fd), void *opaque)
+static void visit(const char *path, runtime_fn *fn, void *opaque)
+{
+    struct stat st;
+    if (lstat(path, &st) < 0 || (geteuid() != 0 && st.st_uid != geteuid()))
+        return;
+    int folder = open_folder(path, st.st_uid, false);
+    if (folder >= 0)
+        each_file(folder, path, st.st_uid, fn, opaque);
+}
+
+static bool is_same(const char *a, const char *b)
+{
+    struct stat x, y;
+    return !lstat(a, &x) && !lstat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+void runtime_each(runtime_fn *fn, void *opaque)
 {
     glob_t found = {0};
-    int own = own_folder(false);
-    struct stat mine = {0}, st;
-    if (own >= 0) {
-        fstat(own, &mine);
-        each_file(own, geteuid(), fn, opaque);
-    }
-    if (geteuid() != 0)
-        return;
-    glob("/run/user/*/imgtool", GLOB_NOSORT, NULL, &found);
+    char named[PATH_MAX] = "";
+    const char *given = getenv("XDG_RUNTIME_DIR");
+    if (!given || given[0] != '/' || snprintf(named, sizeof named, "%s/imgtool", given) >= PATH_MAX)
+        named[0] = '\0';
+    visit(named, fn, opaque);
+    glob("/run/imgtool", GLOB_NOSORT, NULL, &found);
+    glob("/run/user/*/imgtool", GLOB_NOSORT | GLOB_APPEND, NULL, &found);
     glob("/tmp/imgtool-*", GLOB_NOSORT | GLOB_APPEND, NULL, &found);
-    for (size_t i = 0; i < found.gl_pathc; i++) {
-        if (lstat(found.gl_pathv[i], &st) < 0 || (own >= 0 && st.st_ino == mine.st_ino))
-            continue;
-        int folder = open_folder(found.gl_pathv[i], st.st_uid, false);
-        if (folder >= 0)
-            each_file(folder, st.st_uid, fn, opaque);
-    }
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        if (!is_same(found.gl_pathv[i], named))
+            visit(found.gl_pathv[i], fn, opaque);
     globfree(&found);
 }

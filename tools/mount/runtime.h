@@ -12,10 +12,13 @@ ssize_t runtime_read(const char *name, char *text, size_t room);
 /* Makes NAME hold LENGTH bytes, at once. 0 or -errno. */
 int runtime_write(const char *name, const char *text, size_t length);
 
-int runtime_remove(const char *name);
+/* Removes NAME from FOLDER, which is OWNER's; NULL: from where runtime_write writes. 0 or -errno.
+ */
+int runtime_remove(const char *folder, uid_t owner, const char *name);
 
-/* Calls FN for each file of the folder, and for root of every user's; OWNER is whose it is, FD is
- * the open file. */
-void runtime_each(void (*fn)(void *opaque, uid_t owner, const char *name, int fd), void *opaque);
+/* Calls FN for each file in this user's folders, whichever was the first when it was written, and
+ * for root in every user's; OWNER is whose FOLDER is, FD is the open file. */
+typedef void runtime_fn(void *opaque, const char *folder, uid_t owner, const char *name, int fd);
+void runtime_each(runtime_fn *fn, void *opaque);
 
 #endif

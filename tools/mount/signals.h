@@ -7,7 +7,7 @@
 /* From now on a thread waits for these signals: the first ends the appliance. */
 void signals_start(void);
 
-/* From now on they unmount DIR instead. NULL: neither. DIR must stay. */
+/* From now on they unmount DIR instead. NULL: do nothing more. DIR must stay. */
 void signals_unmount(const char *dir);
 
 /* Has one come? */
