@@ -127,6 +127,9 @@ int file_adopt_posix(struct file **out, const char *path, int fd, struct img_err
 int file_open_pipe(struct file **out, int fd, const char *name, bool writable,
                    const struct cancel *cancel, struct img_error *err);
 void file_pipe_stop_keeping(struct file *f);
+/* These bytes come before others that will be asked for first: they and what lies between such
+ * stretches are kept when they come, as long as there is room. */
+void file_pipe_expect_early(struct file *f, uint64_t start, uint64_t length);
 /* Reads on to the end, so that who writes there does not find the pipe closed. */
 int file_pipe_drain(struct file *f, struct img_error *err);
 

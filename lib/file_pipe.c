@@ -6,8 +6,9 @@
  * Reading: while the map of an image is being read, every byte that is asked for is kept, and what
  * lies between is dropped; so an image can be read whose tables come in the order in which they are
  * needed, before all data. Besides, the last 5 MiB are at hand: compressed clusters go on in the
- * sector in which the last one ends, or in a cluster shortly before. Whoever asks for what is gone
- * has an image of another kind.
+ * sector in which the last one ends, or in a cluster shortly before. And who has read the map can
+ * say which bytes come too early, so that they are kept when they come. Whoever asks for what is
+ * gone has an image of another kind.
  */
 #include "lib/checked.h"
 #include "lib/file.h"
@@ -38,7 +39,8 @@ struct pipe_file {
     bool keeping;
     struct kept *kept; /* ascending */
     size_t kept_count, kept_bytes;
-    uint8_t *tail; /* the last bytes before POSITION: byte N at N modulo TAIL */
+    uint64_t early, early_end; /* what comes too early */
+    uint8_t *tail;             /* the last bytes before POSITION: byte N at N modulo TAIL */
     bool ended;
 };
 
@@ -109,16 +111,6 @@ static int64_t pull(struct pipe_file *p, uint8_t *buf, size_t len)
     return (int64_t)done;
 }
 
-static int skip_to(struct pipe_file *p, uint64_t off)
-{
-    uint8_t *waste = malloc(SKIP);
-    int64_t n = waste ? 1 : -ENOMEM;
-    while (n > 0 && !p->ended && p->position < off)
-        n = pull(p, waste, (size_t)min_u64(SKIP, off - p->position));
-    free(waste);
-    return n < 0 ? (int)n : 0;
-}
-
 static int keep(struct pipe_file *p, uint64_t start, const uint8_t *data, size_t length)
 {
     if (length > KEEP_MAX - p->kept_bytes)
@@ -134,6 +126,30 @@ static int keep(struct pipe_file *p, uint64_t start, const uint8_t *data, size_t
     kept[p->kept_count++] = k;
     p->kept_bytes += length;
     return 0;
+}
+
+/* Of these bytes, those that come too early, while there is room: others may still be in the tail.
+ */
+static int keep_early(struct pipe_file *p, uint64_t start, const uint8_t *data, size_t length)
+{
+    uint64_t from = max_u64(start, p->early), end = min_u64(start + length, p->early_end);
+    if (from >= end || end - from > KEEP_MAX - p->kept_bytes)
+        return 0;
+    return keep(p, from, data + (from - start), (size_t)(end - from));
+}
+
+static int skip_to(struct pipe_file *p, uint64_t off)
+{
+    uint8_t *waste = malloc(SKIP);
+    int64_t n = waste ? 1 : -ENOMEM;
+    while (n > 0 && !p->ended && p->position < off) {
+        uint64_t at = p->position;
+        n = pull(p, waste, (size_t)min_u64(SKIP, off - at));
+        int ret = n > 0 ? keep_early(p, at, waste, (size_t)n) : 0;
+        n = ret < 0 ? ret : n;
+    }
+    free(waste);
+    return n < 0 ? (int)n : 0;
 }
 
 /* The first byte, and as many behind it as there are; 0: it is not kept. */
@@ -169,7 +185,8 @@ static int64_t pipe_pread(struct file *f, void *buf, size_t len, host_off off)
         if (!n) {
             int ret = skip_to(p, at);
             int64_t got = ret < 0 ? ret : pull(p, to + done, len - done);
-            ret = got > 0 && p->keeping ? keep(p, at, to + done, (size_t)got) : 0;
+            if (got > 0)
+                ret = (p->keeping ? keep : keep_early)(p, at, to + done, (size_t)got);
             if (!got && !p->keeping && len - done >= SECTOR)
                 return -ENODATA; /* cut short: zeroes would pass for data */
             if (got <= 0 || ret < 0)
@@ -333,4 +350,12 @@ void file_pipe_stop_keeping(struct file *f)
 {
     pipe_of(f)->keeping = false;
     f->whole = true;
+}
+
+void file_pipe_expect_early(struct file *f, uint64_t start, uint64_t length)
+{
+    struct pipe_file *p = pipe_of(f);
+    uint64_t end = start + length;
+    p->early = p->early_end ? min_u64(p->early, start) : start;
+    p->early_end = max_u64(p->early_end, end);
 }

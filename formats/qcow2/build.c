@@ -318,14 +318,14 @@ static int finish_tables(struct builder *b, struct img_error *err)
     const struct qcow2_layout *l = b->layout;
     uint64_t l1_clusters = div_round_up(l->l1_entries * 8, cluster_size(b));
     int ret = l->l1_entries ? flush_l1(b, err) : 0;
-    if (b->small)
-        b->layout->refblocks_offset = l->l2_offset + (b->tables_used << l->cluster_bits);
+    if (!ret && b->small)
+        ret = build_small_finish(b, err);
     if (!ret)
         ret = count_data(b, err);
     if (!ret)
         ret = clear_tail(b, err);
     if (!ret)
-        ret = build_refs_fill(&b->refs, 0, 1 + l->reftable_clusters, err);
+        ret = build_refs_fill(&b->refs, 0, b->small ? 1 : 1 + l->reftable_clusters, err);
     if (!ret)
         ret = build_refs_fill(&b->refs, l->l1_offset >> l->cluster_bits, l1_clusters, err);
     if (!ret)

@@ -16,7 +16,8 @@ struct build_refs {
     uint8_t *block; /* the one at hand */
     uint64_t index; /* of it; UINT64_MAX: none */
     bool dirty;
-    uint8_t *stored; /* a bit for each block: it is in the file, or at hand */
+    uint8_t *stored;          /* a bit for each block: it is in the file, or at hand */
+    uint64_t skip_from, skip; /* blocks that are not, and have no place */
 };
 
 int build_refs_init(struct build_refs *r, const struct qcow2_layout *l, struct file *f,
@@ -26,6 +27,9 @@ void build_refs_free(struct build_refs *r);
 int build_refs_fill(struct build_refs *r, uint64_t first, uint64_t count, struct img_error *err);
 /* One reference more; *FULL: there is no room for another after it. */
 int build_refs_add(struct build_refs *r, uint64_t cluster, bool *full, struct img_error *err);
+/* COUNT blocks from FIRST on never come to be: those behind them lie as if they were not. Before
+ * any block is at hand. */
+void build_refs_skip(struct build_refs *r, uint64_t first, uint64_t count);
 /* Counts the blocks themselves, and writes what is at hand and the table that names them. */
 int build_refs_finish(struct build_refs *r, struct img_error *err);
 
@@ -42,7 +46,7 @@ struct builder {
     bool sequential; /* the file is a pipe: first the tables come into being, then the data comes */
     bool written;    /* and they are */
     bool compress;
-    bool small; /* clusters are smaller than a block of the host: see draw_together */
+    bool small; /* clusters are smaller than a block of the host: see build_small.c */
     /* what is expected: tables are bits, clusters are counted up to NEXT_EXPECTED */
     uint8_t *tables;
     uint64_t next_expected;
@@ -75,6 +79,12 @@ static inline uint64_t cluster_size(const struct builder *b)
 int build_expect(void *builder, guest_off off, uint64_t len, struct img_error *err);
 int build_start(void *builder, struct file *f, struct file *data_file, bool sequential,
                 struct img_error *err);
+
+/* build_small.c: what has its place before the data. */
+void build_small_lay_out(struct builder *b);
+/* All tables and data are written: where the refcounts go, and which data moves; counts the table
+ * of refcounts and that data. */
+int build_small_finish(struct builder *b, struct img_error *err);
 
 /* compressor.c */
 int qcow2_compressor_create(void **compressor, const struct qcow2_header *header, int level,

@@ -16,9 +16,10 @@ static uint64_t per_block(const struct qcow2_layout *l)
     return 8ull << l->cluster_bits >> l->refcount_order;
 }
 
-static uint64_t place(const struct qcow2_layout *l, uint64_t index)
+static uint64_t place(const struct build_refs *r, uint64_t index)
 {
-    return l->refblocks_offset + (index << l->cluster_bits);
+    uint64_t i = index < r->skip_from ? index : index - r->skip;
+    return r->layout->refblocks_offset + (i << r->layout->cluster_bits);
 }
 
 int build_refs_init(struct build_refs *r, const struct qcow2_layout *l, struct file *f,
@@ -28,6 +29,12 @@ int build_refs_init(struct build_refs *r, const struct qcow2_layout *l, struct f
     r->block = malloc((size_t)1 << l->cluster_bits);
     r->stored = calloc(1, l->refblocks / 8 + 1);
     return r->block && r->stored ? 0 : img_fail_nomem(err);
+}
+
+void build_refs_skip(struct build_refs *r, uint64_t first, uint64_t count)
+{
+    r->skip_from = first;
+    r->skip = count;
 }
 
 void build_refs_free(struct build_refs *r)
@@ -41,8 +48,8 @@ static int store(struct build_refs *r, struct img_error *err)
     if (!r->dirty)
         return 0;
     r->dirty = false;
-    return build_write(r->file, r->block, (size_t)1 << r->layout->cluster_bits,
-                       place(r->layout, r->index), err);
+    return build_write(r->file, r->block, (size_t)1 << r->layout->cluster_bits, place(r, r->index),
+                       err);
 }
 
 static int load(struct build_refs *r, uint64_t index, struct img_error *err)
@@ -55,7 +62,7 @@ static int load(struct build_refs *r, uint64_t index, struct img_error *err)
     size_t size = (size_t)1 << r->layout->cluster_bits;
     r->index = index;
     if (bit(r->stored, index))
-        return file_read_padded(r->file, r->block, size, host(place(r->layout, index)), err);
+        return file_read_padded(r->file, r->block, size, host(place(r, index)), err);
     memset(r->block, 0, size);
     r->stored[index / 8] |= (uint8_t)(1u << (index % 8));
     return 0;
@@ -96,7 +103,7 @@ int build_refs_add(struct build_refs *r, uint64_t cluster, bool *full, struct im
 /* Blocks that only came to be since they count other blocks are counted, too. */
 static int count_blocks(struct build_refs *r, struct img_error *err)
 {
-    uint64_t first = r->layout->refblocks_offset >> r->layout->cluster_bits;
+    unsigned bits = r->layout->cluster_bits;
     uint64_t count = r->layout->refblocks;
     uint8_t *counted = calloc(1, count / 8 + 1);
     bool more = true;
@@ -107,7 +114,7 @@ static int count_blocks(struct build_refs *r, struct img_error *err)
             if (!bit(r->stored, i) || bit(counted, i))
                 continue;
             counted[i / 8] |= (uint8_t)(1u << (i % 8));
-            ret = build_refs_fill(r, first + i, 1, err);
+            ret = build_refs_fill(r, place(r, i) >> bits, 1, err);
             more = true;
         }
     }
@@ -124,7 +131,7 @@ static int write_table(struct build_refs *r, struct img_error *err)
         return img_fail_nomem(err);
     for (uint64_t i = 0; i < l->refblocks; i++)
         if (bit(r->stored, i))
-            store_be64(table + i * 8, place(l, i));
+            store_be64(table + i * 8, place(r, i));
     int ret = build_write(r->file, table, length, l->reftable_offset, err);
     free(table);
     return ret;

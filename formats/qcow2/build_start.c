@@ -82,24 +82,6 @@ static int start_sequential(struct builder *b, struct img_error *err)
 
 /* ---- starting ---- */
 
-/*
- * What is left out between two parts of the file gives back whole blocks of the host only. So where
- * clusters are smaller, it shall be in one place: the refcount blocks come behind the L2 tables
- * that came to be, where the others have left room, and the data begins with a block. So the file
- * takes at most one block more than if nothing were left out.
- */
-static void draw_together(struct builder *b)
-{
-    struct qcow2_layout *l = b->layout;
-    uint64_t l1 = l->reftable_offset + (l->reftable_clusters << l->cluster_bits);
-    l->l1_offset = l1;
-    l->l2_offset = l1 + align_up(l->l1_entries * 8, cluster_size(b));
-    uint64_t room = (l->l2_tables + l->refblocks) << l->cluster_bits;
-    l->metadata = l->l2_offset + room;
-    if (room >= HOST_BLOCK)
-        l->metadata = align_up(l->metadata, HOST_BLOCK);
-}
-
 static int lay_out(struct builder *b, struct img_error *err)
 {
     struct qcow2_layout *l = b->layout;
@@ -111,7 +93,7 @@ static int lay_out(struct builder *b, struct img_error *err)
     if (!qcow2_layout_compute(l))
         return img_fail(err, EFBIG, "The image size is too large");
     if (b->small)
-        draw_together(b);
+        build_small_lay_out(b);
     h->l1_offset = l->l1_offset;
     h->reftable_offset = l->reftable_offset;
     h->reftable_clusters = (uint32_t)l->reftable_clusters;

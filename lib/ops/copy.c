@@ -139,10 +139,23 @@ static void sum_up(struct copy_job *j, uint64_t off, const struct copy_part *p)
     j->map_sum = (uint32_t)crc32(j->map_sum, buf, sizeof buf);
 }
 
+/* Data that a stream has before what the disk has before it. *HIGHEST: the last of what came so
+ * far. */
+static void expect_early(const struct copy_job *j, const struct copy_part *p, uint64_t *highest)
+{
+    const struct extent *e = &p->extent;
+    if (!j->in_order || p->kind != COPY_DATA || e->kind != IMG_EXTENT_DATA)
+        return;
+    if (e->host.v < *highest)
+        file_pipe_expect_early(e->file, e->host.v, p->length);
+    *highest = max_u64(*highest, e->host.v);
+}
+
 int copy_survey(struct copy_job *j, uint64_t *bytes, struct img_error *err)
 {
     const struct copy_target *t = j->target;
     struct copy_part p;
+    uint64_t highest = 0;
     int ret = 0;
     *bytes = 0;
     copy_source_rewind(j->source);
@@ -154,6 +167,7 @@ int copy_survey(struct copy_job *j, uint64_t *bytes, struct img_error *err)
             *bytes += p.length;
         if (p.kind == COPY_DATA && p.extent.kind == IMG_EXTENT_COMPRESSED)
             j->source->largest = max_u64(j->source->largest, p.layer->cluster_size);
+        expect_early(j, &p, &highest);
         sum_up(j, off, &p);
         if (p.kind != COPY_ABSENT && t->building)
             ret = t->building->expect(t->builder, guest(off), p.length, err);
