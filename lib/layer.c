@@ -101,6 +101,8 @@ int layer_open(struct layer **out, const struct image_ref *ref,
         return img_fail(err, EINVAL,
                         "Block format '%s' does not support the option 'backing.driver'",
                         ref->format ? ref->format : "?");
+    if (ref->read_only && (flags & IMG_OPEN_WRITE))
+        return img_fail(err, EACCES, "Block node is read-only");
     struct layer *l = calloc(1, sizeof *l);
     char *name = ref_display_name(ref);
     if (!l || !name) {

@@ -7,6 +7,7 @@
  * device), and unknown keys are errors.
  */
 #include "lib/ref.h"
+#include "lib/ref_runtime.h"
 #include "lib/driver.h"
 #include "lib/flatopts.h"
 
@@ -15,42 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Options of a running machine that say nothing about what an image holds. */
-static const char *const ignored[] = {
-    "read-only",
-    "auto-read-only",
-    "node-name",
-    "discard",
-    "detect-zeroes",
-    "cache.no-flush",
-    "cache.writeback",
-    "lazy-refcounts",
-    "pass-discard-request",
-    "pass-discard-snapshot",
-    "pass-discard-other",
-    "discard-no-unref",
-    "overlap-check",
-    "l2-cache-size",
-    "l2-cache-entry-size",
-    "refcount-cache-size",
-    "cache-size",
-    "cache-clean-interval",
-    "file.read-only",
-    "file.auto-read-only",
-    "file.aio",
-    "file.cache.no-flush",
-    "file.discard",
-    "file.node-name",
-};
-
-static bool is_ignored(const char *key)
-{
-    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
-        if (!strcmp(ignored[i], key))
-            return true;
-    return false;
-}
 
 static int set_string(char **field, const char *value, struct img_error *err)
 {
@@ -79,6 +44,18 @@ static int set_bool(bool *field, const char *key, const char *value, struct img_
     if (!*field && strcmp(value, "off") && strcmp(value, "false") && strcmp(value, "no"))
         return img_fail(err, EINVAL, "Parameter '%s' expects 'on' or 'off'", key);
     return 0;
+}
+
+/* 1: that was the option. */
+static int set_read_only(struct image_ref *out, const char *key, const char *value,
+                         struct img_error *err)
+{
+    bool is_on;
+    if (strcmp(key, "read-only") != 0 && strcmp(key, "file.read-only") != 0)
+        return 0;
+    int ret = set_bool(&is_on, "read-only", value, err);
+    out->read_only |= !ret && is_on;
+    return ret < 0 ? ret : 1;
 }
 
 static bool is_host_driver(const char *name)
@@ -118,8 +95,13 @@ static int set_null_option(struct image_ref *out, const char *key, const char *v
         return set_bool(&zeroes, key, value, err);
     if (!strcmp(key, "latency-ns"))
         return set_size(&latency, key, value, err);
-    if (!strcmp(key, "driver") || is_ignored(key))
+    if (!strcmp(key, "driver"))
         return 0;
+    int ret = set_read_only(out, key, value, err);
+    if (!ret)
+        ret = ref_runtime_option("raw", key, value, err);
+    if (ret)
+        return ret < 0 ? ret : 0;
     return img_fail(err, EINVAL, "Block protocol 'null-co' doesn't support the option '%s'", key);
 }
 
@@ -194,8 +176,11 @@ static int set_option(struct image_ref *out, const struct flat_options *o, const
         out->force_share |= !strcmp(value, "off");
         return 0;
     }
-    if (is_ignored(key))
-        return 0;
+    int ret = set_read_only(out, key, value, err);
+    if (!ret)
+        ret = ref_runtime_option(out->format, key, value, err);
+    if (ret)
+        return ret < 0 ? ret : 0;
     if (!strncmp(key, "file.", 5))
         return img_fail(err, EINVAL, "Block protocol 'file' doesn't support the option '%s'",
                         key + 5);

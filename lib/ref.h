@@ -15,6 +15,7 @@ struct image_ref {
     uint64_t raw_offset, raw_size; /* a raw image's window; UINT64_MAX: to the end */
     char *data_file;               /* an external data file's path, instead of the stored one */
     bool direct;               /* without the host's cache: only whole sectors can be asked for */
+    bool read_only;            /* not to be opened for writing */
     bool force_share;          /* as IMG_OPEN_FORCE_SHARE */
     bool no_backing;           /* "backing": null */
     struct image_ref *backing; /* overrides what the image names, or NULL */
