@@ -305,29 +305,43 @@ static int take_arguments(struct convert_request *r, int argc, char **argv)
     return take_streams(r) ? 1 : run(r);
 }
 
+static const struct option long_options[] = {
+    {"help", no_argument, 0, 'h'},
+    {"format", required_argument, 0, 'f'},
+    {"source-format", required_argument, 0, 'f'},
+    {"output-format", required_argument, 0, 'O'},
+    {"options", required_argument, 0, 'o'},
+    {"backing", required_argument, 0, 'B'},
+    {"backing-format", required_argument, 0, 'F'},
+    {"snapshot", required_argument, 0, 'l'},
+    {"sparse-size", required_argument, 0, 'S'},
+    {"parallel", required_argument, 0, 'm'},
+    {"rate", required_argument, 0, 'r'},
+    {"source-cache", required_argument, 0, 'T'},
+    {"oob-writes", no_argument, 0, 'W'},
+    {"copy-range-offloading", no_argument, 0, 'C'},
+    {"quiet", no_argument, 0, 'q'},
+    {"reflink", required_argument, 0, REFLINK},
+    {"verify", no_argument, 0, VERIFY},
+    {"adopt", no_argument, 0, ADOPT},
+    {"resume", no_argument, 0, RESUME},
+    {"object", required_argument, 0, OBJECT},
+    {"image-opts", no_argument, 0, IMAGE_OPTS},
+    {"force-share", no_argument, 0, 'U'},
+    {"target-image-opts", no_argument, 0, TARGET_IMAGE_OPTS},
+    {"salvage", no_argument, 0, SALVAGE},
+    {"target-is-zero", no_argument, 0, TARGET_IS_ZERO},
+    {"bitmaps", no_argument, 0, BITMAPS},
+    {"skip-broken-bitmaps", no_argument, 0, SKIP_BROKEN},
+    PROGRESS_OPTION,
+    {0, 0, 0, 0},
+};
+
 static int parse(struct convert_request *r, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"help", no_argument, 0, 'h'},
-        {"format", required_argument, 0, 'f'},
-        {"reflink", required_argument, 0, REFLINK},
-        {"verify", no_argument, 0, VERIFY},
-        {"adopt", no_argument, 0, ADOPT},
-        {"resume", no_argument, 0, RESUME},
-        {"object", required_argument, 0, OBJECT},
-        {"image-opts", no_argument, 0, IMAGE_OPTS},
-        {"force-share", no_argument, 0, 'U'},
-        {"target-image-opts", no_argument, 0, TARGET_IMAGE_OPTS},
-        {"salvage", no_argument, 0, SALVAGE},
-        {"target-is-zero", no_argument, 0, TARGET_IS_ZERO},
-        {"bitmaps", no_argument, 0, BITMAPS},
-        {"skip-broken-bitmaps", no_argument, 0, SKIP_BROKEN},
-        PROGRESS_OPTION,
-        {0, 0, 0, 0},
-    };
     static const char letters[] = "hf:O:B:CcF:o:l:S:pt:T:qnm:WUr:";
     int c, code;
-    while ((c = tool_getopt(r->tool, argc, argv, letters, options, &code)) != -1) {
+    while ((c = tool_getopt(r->tool, argc, argv, letters, long_options, &code)) != -1) {
         if (c == TOOL_STOP)
             return code;
         r->convert.flags |= flag_of(c);

@@ -200,6 +200,7 @@ int cmd_rebase(struct tool *tool, int argc, char **argv)
         {"backing-unsafe", no_argument, 0, 'u'},
         {"compress", no_argument, 0, 'c'},
         {"cache", required_argument, 0, 't'},
+        {"backing-cache", required_argument, 0, 'T'},
         {"source-cache", required_argument, 0, 'T'},
         {"force", no_argument, 0, FORCE},
         {"compare", no_argument, 0, COMPARE},

@@ -2,6 +2,7 @@
 #include "progress.h"
 #include "tool.h"
 #include "interrupt.h"
+#include "object.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -130,7 +131,7 @@ int tool_getopt(struct tool *tool, int argc, char **argv, const char *short_opti
     char name[64];
     snprintf(name, sizeof name, "%s %s", tool->program, tool->command);
     argv[0] = name; /* getopt's own messages begin with it */
-    int c = getopt_long(argc, argv, short_options, long_options, NULL);
+    int which = -1, c = getopt_long(argc, argv, short_options, long_options, &which);
     argv[0] = (char *)(uintptr_t)tool->command;
     if (c == '?') {
         *exit_code = point_to_help(tool);
@@ -141,6 +142,9 @@ int tool_getopt(struct tool *tool, int argc, char **argv, const char *short_opti
         *exit_code = 0;
         return TOOL_STOP;
     }
+    if (which >= 0 && c != -1 && !strcmp(long_options[which].name, "object") &&
+        object_check(tool, optarg, exit_code))
+        return TOOL_STOP;
     return c;
 }
 
