@@ -14,6 +14,7 @@ struct bench_request {
     struct img_open_options open;
     struct img_bench_options bench;
     const char *filename;
+    bool native, direct; /* asked for */
 };
 
 static int measure(struct bench_request *r, struct img *img)
@@ -64,20 +65,29 @@ static int finish(struct bench_request *r, int argc, char **argv)
         return tool_error(r->tool, "--flush-interval is only available in write tests");
     if (b->flush_interval && b->flush_interval < b->depth)
         return tool_error(r->tool, "Flush interval can't be smaller than depth");
-    return source_check(r->tool, &r->open) ? 1 : run(r);
+    if (source_check(r->tool, &r->open))
+        return 1;
+    if (r->native && !r->direct) /* a rule of Linux, which threads need not mind */
+        return tool_error(r->tool,
+                          "Could not open '%s': aio=native was specified, but it requires "
+                          "cache.direct=on, which was not specified.",
+                          r->filename);
+    return run(r);
 }
 
 static int take_cache(struct bench_request *r, const char *mode)
 {
     if (!tool_is_cache_mode(mode))
         return tool_error(r->tool, "Invalid cache mode");
+    r->direct = !strcmp(mode, "none") || !strcmp(mode, "directsync");
     r->bench.flush_each = !strcmp(mode, "writethrough") || !strcmp(mode, "directsync");
     return 0;
 }
 
 static int take_aio(struct bench_request *r, const char *name)
 {
-    if (!strcmp(name, "threads") || !strcmp(name, "native") || !strcmp(name, "io_uring"))
+    r->native = !strcmp(name, "native");
+    if (r->native || !strcmp(name, "threads") || !strcmp(name, "io_uring"))
         return 0; /* there are threads, whatever is asked for */
     return tool_error(r->tool, "Invalid aio option: %s", name);
 }
@@ -123,6 +133,8 @@ static int take(struct bench_request *r, int c, const char *value)
         r->bench.write = true;
         return 0;
     case 'n':
+        r->native = true;
+        return 0;
     case 'q': /* as qemu-img has it, of no effect */
         return 0;
     case PATTERN:

@@ -5,7 +5,6 @@
 #include "progress.h"
 #include "source.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,16 +59,10 @@ static int set_sparse(struct convert_request *r, const char *text)
 
 static int set_threads(struct convert_request *r, const char *text)
 {
-    char *end;
-    errno = 0;
-    long n = strtol(text, &end, 0);
-    if (end == text || *end || errno || n < 1 || n > MAX_COROUTINES)
-        return tool_error(r->tool,
-                          "Invalid number of coroutines. Allowed number of coroutines is between "
-                          "1 and %d",
-                          MAX_COROUTINES);
+    uint64_t n = 0;
+    int failed = tool_number(r->tool, "number of coroutines", text, 1, MAX_COROUTINES, &n);
     r->convert.threads = (unsigned)n;
-    return 0;
+    return failed;
 }
 
 static int set_reflink(struct convert_request *r, const char *text)

@@ -40,8 +40,11 @@ int progress_option(struct tool *tool, struct progress *p, const char *value)
         p->text = true;
         return 0;
     }
-    if (tool->as_qemu) /* getopt's words */
-        return tool_usage_error(tool, "option '--progress' doesn't allow an argument");
+    if (tool->as_qemu) { /* getopt's words */
+        fprintf(stderr, "%s %s: option '--progress' doesn't allow an argument\n", tool->program,
+                tool->command);
+        return tool_point_to_help(tool);
+    }
     if (strcmp(value, "json") && strncmp(value, "json:", 5))
         return tool_usage_error(tool, "--progress expects 'json' or 'json:FD', not '%s'", value);
     return take_json(tool, p, value);

@@ -33,7 +33,7 @@ int tool_error(const struct tool *tool, const char *fmt, ...)
     return 1;
 }
 
-static int point_to_help(const struct tool *tool)
+int tool_point_to_help(const struct tool *tool)
 {
     fprintf(stderr, "Try '%s%s%s --help' for more info\n", tool->program, tool->command ? " " : "",
             tool->command ? tool->command : "");
@@ -46,7 +46,7 @@ int tool_usage_error(const struct tool *tool, const char *fmt, ...)
     va_start(ap, fmt);
     complain(tool, fmt, ap);
     va_end(ap);
-    return point_to_help(tool);
+    return tool_point_to_help(tool);
 }
 
 int tool_report(const struct tool *tool, struct img_error *err)
@@ -134,7 +134,7 @@ int tool_getopt(struct tool *tool, int argc, char **argv, const char *short_opti
     int which = -1, c = getopt_long(argc, argv, short_options, long_options, &which);
     argv[0] = (char *)(uintptr_t)tool->command;
     if (c == '?') {
-        *exit_code = point_to_help(tool);
+        *exit_code = tool_point_to_help(tool);
         return TOOL_STOP;
     }
     if (c == 'h') {

@@ -25,6 +25,9 @@ extern const struct command commands[];
 /* Prints "PROGRAM: MESSAGE" on standard error; returns 1, the exit code of every such failure. */
 int tool_error(const struct tool *tool, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* Says where the options are explained. Returns 1. */
+int tool_point_to_help(const struct tool *tool);
+
 /* The same, with the way to the command's help behind it. */
 int tool_usage_error(const struct tool *tool, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
