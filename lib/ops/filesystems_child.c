@@ -2,7 +2,8 @@
  * How the child gives up everything but its memfd.
  *
  * Two filters: the first has reads announced to the parent, who needs its descriptor; once that has
- * been sent, the second one kills the child for all but a few calls.
+ * been sent, the second one has all but a few calls fail. They do not kill: what a later libblkid
+ * or C library asks for besides, and can do without, would end the search on every disk.
  */
 #ifdef HAVE_BLKID
 
@@ -24,7 +25,7 @@
 
 enum { DISK = 0, SOCKET = 1 };
 
-/* What an allocator and libblkid need. Whoever asks for anything else has been taken over. */
+/* What an allocator and libblkid need. */
 static const int free_calls[] = {
     SCMP_SYS(munmap),     SCMP_SYS(mremap),       SCMP_SYS(brk),
     SCMP_SYS(madvise),    SCMP_SYS(futex),        SCMP_SYS(getrandom),
@@ -53,16 +54,9 @@ static int announce_reads(int *listener)
     return ret < 0 ? ret : *listener < 0 ? -ENOSYS : 0;
 }
 
-/* A sanitizer asks the kernel for more, and can do without. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define FORBIDDEN SCMP_ACT_ERRNO(EPERM)
-#else
-#define FORBIDDEN SCMP_ACT_KILL_PROCESS
-#endif
-
 static int forbid_the_rest(void)
 {
-    scmp_filter_ctx filter = seccomp_init(FORBIDDEN);
+    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
     if (!filter)
         return -ENOMEM;
     int ret = 0;
@@ -157,7 +151,7 @@ static void forget_handlers(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static int lock_up(int memfd, int socket, const struct probe_job *job, pid_t parent)
+int probe_lock_up(int memfd, int socket, const struct probe_job *job, pid_t parent)
 {
     int listener = -1;
     forget_handlers();
@@ -185,7 +179,7 @@ static int lock_up(int memfd, int socket, const struct probe_job *job, pid_t par
 void probe_child(struct probe_report *report, int memfd, int socket, const struct probe_job *job,
                  pid_t parent)
 {
-    int ret = lock_up(memfd, socket, job, parent);
+    int ret = probe_lock_up(memfd, socket, job, parent);
     if (ret) {
         report->error = (uint32_t)-ret;
         report->outcome = PROBE_NO_SANDBOX;

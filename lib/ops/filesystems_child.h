@@ -13,4 +13,10 @@
 _Noreturn void probe_child(struct probe_report *report, int memfd, int socket,
                            const struct probe_job *job, pid_t parent);
 
+/*
+ * The first of these: from then on the process can read MEMFD, which is its only descriptor, 0, and
+ * have memory; whatever else it asks the kernel for fails with EPERM. Returns 0 or -errno.
+ */
+int probe_lock_up(int memfd, int socket, const struct probe_job *job, pid_t parent);
+
 #endif

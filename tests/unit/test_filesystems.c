@@ -1,13 +1,21 @@
 /* What the child that looks at a disk can do, and what its parent believes. */
 #include "lib/ops/filesystems.h"
 #include "lib/image.h"
+#include "lib/ops/filesystems_child.h"
 
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -111,6 +119,68 @@ static void test_child_has_a_filter_and_one_descriptor(void **state)
     probe_report_free(report);
     free(disk);
 }
+
+#ifdef HAVE_BLKID
+
+/* What each call says that a process locked up may not do; 0: it did it. */
+enum { CALLS = 11 };
+
+static void try_all(int said[CALLS], pid_t parent)
+{
+    static char name[] = "/bin/true", *const none[] = {NULL};
+    long page = sysconf(_SC_PAGESIZE);
+    const long calls[CALLS][7] = {
+        {SYS_openat, AT_FDCWD, (long)name, O_RDONLY},
+        {SYS_socket, AF_UNIX, SOCK_STREAM, 0},
+        {SYS_write, 0, (long)name, 1},
+        {SYS_pwrite64, 0, (long)name, 1, 0},
+        {SYS_dup, 0},
+        {SYS_execve, (long)name, (long)none, (long)none},
+        {SYS_clone, SIGCHLD},
+        {SYS_kill, parent, 0},
+        {SYS_ptrace, 0},
+        {SYS_mmap, 0, page, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0},
+        {SYS_mmap, 0, page, PROT_READ, MAP_PRIVATE, 0, 0},
+    };
+    for (size_t i = 0; i < CALLS; i++) {
+        const long *c = calls[i];
+        said[i] = syscall(c[0], c[1], c[2], c[3], c[4], c[5], c[6]) < 0 ? errno : 0;
+    }
+}
+
+static void run_locked_up(int said[CALLS], int socket, pid_t parent)
+{
+    int memfd = memfd_create("disk", MFD_CLOEXEC);
+    struct probe_job job = {.size = SIZE, .memory = 16 << 20, .time = 1000000000};
+    if (memfd >= 0 && ftruncate(memfd, SIZE) == 0 && !probe_lock_up(memfd, socket, &job, parent))
+        try_all(said, parent);
+    for (;;)
+        syscall(SYS_exit_group, 0);
+}
+
+static void test_other_calls_fail(void **state)
+{
+    (void)state;
+    int ends[2], status = 0,
+                 *said = mmap(NULL, CALLS * sizeof *said, PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(said, MAP_FAILED);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+    pid_t self = getpid(), child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        run_locked_up(said, ends[1], self);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    for (size_t i = 0; i < CALLS; i++)
+        if (said[i] != EPERM)
+            fail_msg("call %zu of the list: %s", i, said[i] ? strerror(said[i]) : "was done");
+    munmap(said, CALLS * sizeof *said);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+#endif
 
 static void test_disk_that_cannot_be_read(void **state)
 {
@@ -247,6 +317,9 @@ int main(void)
     };
     const struct CMUnitTest looking[] = {
         cmocka_unit_test(test_child_has_a_filter_and_one_descriptor),
+#ifdef HAVE_BLKID
+        cmocka_unit_test(test_other_calls_fail),
+#endif
         cmocka_unit_test(test_disk_that_cannot_be_read),
         cmocka_unit_test(test_time_is_bounded),
         cmocka_unit_test(test_whole),
