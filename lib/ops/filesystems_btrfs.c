@@ -7,21 +7,20 @@
  * superblock. The subvolume that mounting shows, the default, is the file system itself.
  *
  * What is striped over several devices, or not on this one, is left out. Each node that is read
- * counts, and there is an end to it: trees of a hostile disk may be endless.
+ * or walked through counts, and there is an end to it: trees of a hostile disk may be endless.
  */
 #ifdef HAVE_BLKID
 
 #include "lib/checked.h"
 #include "lib/ops/filesystems_search.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     LEVELS = 8,
     NODES_MAX = 4096,
-    SUBVOLUMES_MAX = 512,
+    SUBVOLUMES_MAX = PROBE_RECORDS_MAX,
     DEPTH_MAX = 32, /* of folders and subvolumes */
     NAME = 256,
     HEADER = 101,
@@ -66,6 +65,13 @@ struct subvolume {
     char name[NAME]; /* empty: it is in no folder */
 };
 
+/* The node of a level that was read last. */
+struct node {
+    uint8_t *data;
+    uint64_t logical;
+    bool good;
+};
+
 struct btrfs {
     struct search *search;
     uint64_t base, device, size, default_id;
@@ -73,12 +79,13 @@ struct btrfs {
     struct tree roots, chunks;
     uint8_t array[2048];
     size_t array_size;
-    unsigned nodes_read;
+    unsigned nodes_read, nodes_walked;
     bool mapping; /* inside map() */
-    uint8_t *nodes[2][LEVELS];
+    struct node nodes[2][LEVELS];
     struct subvolume *subvolumes;
     size_t count;
-    bool cut;
+    bool full;  /* there are more subvolumes than there is room */
+    bool spent; /* no node is read any more */
 };
 
 /* ---- nodes -------------------------------------------------------------------------------------
@@ -150,19 +157,23 @@ static bool map(struct btrfs *b, uint64_t logical, uint64_t *at)
 static const uint8_t *read_node(struct btrfs *b, uint64_t logical, unsigned level)
 {
     uint64_t at;
-    if (level >= LEVELS || !map(b, logical, &at))
+    if (level >= LEVELS)
         return NULL;
-    if (b->nodes_read++ == NODES_MAX)
-        b->cut = true;
-    uint8_t **node = &b->nodes[b->mapping][level];
-    if (!*node && !(*node = malloc(b->node_size)))
-        b->cut = true;
-    if (b->cut || !probe_read(b->search, *node, b->node_size, b->base, at))
+    struct node *node = &b->nodes[b->mapping][level];
+    if (node->good && node->logical == logical)
+        return node->data;
+    if (!map(b, logical, &at))
+        return NULL;
+    node->good = false;
+    if (b->nodes_read++ == NODES_MAX || (!node->data && !(node->data = malloc(b->node_size))))
+        b->spent = true;
+    if (b->spent || !probe_read(b->search, node->data, b->node_size, b->base, at))
         return NULL;
     size_t each = level ? POINTER : ITEM;
-    bool good = probe_little(*node + 48, 8) == logical && (*node)[100] == level &&
-                probe_little(*node + 96, 4) <= (b->node_size - HEADER) / each;
-    return good ? *node : NULL;
+    node->logical = logical;
+    node->good = probe_little(node->data + 48, 8) == logical && node->data[100] == level &&
+                 probe_little(node->data + 96, 4) <= (b->node_size - HEADER) / each;
+    return node->good ? node->data : NULL;
 }
 
 static bool load_item(const struct btrfs *b, const uint8_t *leaf, size_t index, struct item *item)
@@ -207,10 +218,12 @@ static bool find(struct btrfs *b, const struct tree *tree, struct key key, struc
 static void each_item(struct btrfs *b, uint64_t logical, unsigned level,
                       void (*fn)(struct btrfs *b, const struct item *item))
 {
+    if (b->nodes_walked++ == NODES_MAX)
+        b->spent = true;
     const uint8_t *node = read_node(b, logical, level);
     size_t count = node ? probe_little(node + 96, 4) : 0;
     struct item item;
-    for (size_t i = 0; i < count && !b->cut; i++)
+    for (size_t i = 0; i < count && !b->spent && !b->full; i++)
         if (level)
             each_item(b, probe_little(node + HEADER + i * POINTER + 17, 8), level - 1, fn);
         else if (load_item(b, node, i, &item))
@@ -234,7 +247,7 @@ static struct subvolume *need_subvolume(struct btrfs *b, uint64_t id)
     if (v)
         return v;
     if (b->count == SUBVOLUMES_MAX) {
-        b->cut = true;
+        b->full = true;
         return NULL;
     }
     v = &b->subvolumes[b->count++];
@@ -394,10 +407,10 @@ void probe_btrfs(struct search *s, uint32_t fs)
     if (b && b->subvolumes && read_super(b)) {
         each_item(b, b->roots.root, b->roots.level, take_item);
         list(b, fs);
-        s->report->cut |= b->cut;
+        s->report->cut |= b->full || b->spent;
     }
     for (size_t i = 0; b && i < 2 * LEVELS; i++)
-        free(b->nodes[i / LEVELS][i % LEVELS]);
+        free(b->nodes[i / LEVELS][i % LEVELS].data);
     free(b ? b->subvolumes : NULL);
     free(b);
 }

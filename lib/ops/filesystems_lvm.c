@@ -30,7 +30,7 @@ struct pv {
 
 struct lvm {
     struct search *search;
-    uint32_t parent, group; /* records */
+    uint32_t group; /* a record */
     const char *text, *end;
     char path[DEPTH][WORD]; /* the sections that we are in */
     unsigned depth;
@@ -40,7 +40,7 @@ struct lvm {
     unsigned pv_count;
     struct { /* the logical volume that we are in */
         char id[WORD];
-        bool visible, striped;
+        bool visible, linear; /* linear: the first segment */
         uint64_t extents, first_extents, first_at;
         char first_pv[WORD];
         unsigned segments;
@@ -261,7 +261,7 @@ static void assign_lv(struct lvm *l, const char *name, const struct value *v)
         l->lv.extents += min_u64(v->number, UINT32_MAX);
         l->lv.first_extents = first ? min_u64(v->number, UINT32_MAX) : l->lv.first_extents;
     } else if (first && !strcmp(name, "stripe_count"))
-        l->lv.striped = v->number == 1;
+        l->lv.linear = v->number == 1;
     else if (first && !strcmp(name, "stripes")) {
         memcpy(l->lv.first_pv, v->first, WORD);
         l->lv.first_at = min_u64(v->number, UINT32_MAX);
@@ -271,12 +271,13 @@ static void assign_lv(struct lvm *l, const char *name, const struct value *v)
 /* Where the first segment lies on the disk. */
 static bool place_lv(const struct lvm *l, uint64_t *start)
 {
+    uint64_t inside;
     for (unsigned i = 0; i < l->pv_count; i++) {
         const struct pv *pv = &l->pvs[i];
-        if (!pv->here || !l->lv.striped || strcmp(pv->alias, l->lv.first_pv) != 0)
-            continue;
-        *start = pv->start + pv->pe_start + l->lv.first_at * l->extent;
-        return *start < l->search->size;
+        if (pv->here && l->lv.linear && !strcmp(pv->alias, l->lv.first_pv))
+            return !__builtin_mul_overflow(l->lv.first_at, l->extent, &inside) &&
+                   !__builtin_add_overflow(pv->start + pv->pe_start, inside, start) &&
+                   *start < l->search->size;
     }
     return false;
 }
@@ -290,10 +291,11 @@ static void leave_lv(struct lvm *l)
     if (__builtin_mul_overflow(l->lv.extents, l->extent, &size) || size > INT64_MAX ||
         __builtin_mul_overflow(l->lv.first_extents, l->extent, &inside))
         return;
-    struct probe_record *r = probe_add(l->search, IMG_VOLUME_LOGICAL, l->group, start, size);
+    struct probe_record *r = probe_add(l->search, IMG_VOLUME_LOGICAL, l->group, placed ? start : 0,
+                                       size);
     if (!r)
         return;
-    snprintf(r->name, sizeof r->name, "%.60s/%.60s", l->path[0], l->path[2]);
+    snprintf(r->name, sizeof r->name, "%s/%s", l->path[0], l->path[2]);
     PUT(r, part_uuid, l->lv.id);
     if (placed)
         probe_inside(l->search, r, min_u64(inside, l->search->size - start));
@@ -329,7 +331,7 @@ void probe_lvm(struct search *s, uint32_t pv)
     char *text = l ? read_text(s, s->report->records[pv].start, &length) : NULL;
     if (text) {
         uint64_t extents = 0, size;
-        *l = (struct lvm){.search = s, .parent = pv, .text = text, .end = text + length};
+        *l = (struct lvm){.search = s, .text = text, .end = text + length};
         walk(l, enter_pv, nothing, assign_first);
         for (unsigned i = 0; i < l->pv_count; i++)
             extents += l->pvs[i].extents;

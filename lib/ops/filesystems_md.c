@@ -77,7 +77,7 @@ static bool measure(const struct array *a, uint32_t *spare, uint64_t *size)
     switch (m->level) {
     case 0:
         *size = a->data;
-        return true;
+        return *size <= INT64_MAX;
     case 1:
         *spare = m->disks - 1;
         break;
