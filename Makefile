@@ -47,7 +47,8 @@ MOUNT_SRC := $(sort $(wildcard tools/mount/*.c))
 UNIT_ALL  := $(sort $(wildcard tests/unit/*.c))
 UNIT_SRC  := $(filter tests/unit/test_%,$(UNIT_ALL))
 UNIT_HELP := $(filter-out $(UNIT_SRC),$(UNIT_ALL))
-HELPER_SRC := $(sort $(wildcard tests/cli/*.c tests/interop/*.c tests/bench/*.c))
+HELPER_SRC := $(filter-out tests/interop/served.c,\
+               $(sort $(wildcard tests/cli/*.c tests/interop/*.c tests/bench/*.c)))
 CRASH_SRC := $(filter-out tests/crash/preload.c tests/crash/calls.c,\
                $(sort $(wildcard tests/crash/*.c)))
 FUZZ_SRC  := $(sort $(wildcard tests/fuzz/fuzz_*.c))
@@ -58,7 +59,7 @@ TOOL_OBJ := $(call obj,$(TOOL_SRC))
 MOUNT_OBJ := $(call obj,$(MOUNT_SRC) $(filter-out tools/imgtool.c tools/cmd_%,$(TOOL_SRC)))
 
 UNIT_BIN   := $(patsubst %.c,$(BUILD)/%,$(UNIT_SRC))
-HELPER_BIN := $(patsubst %.c,$(BUILD)/%,$(HELPER_SRC))
+HELPER_BIN := $(patsubst %.c,$(BUILD)/%,$(HELPER_SRC)) $(BUILD)/tests/interop/served.so
 REPLAY_BIN := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/fuzz/replay_%,$(FUZZ_SRC))
 CRASH_BIN  := $(addprefix $(BUILD)/tests/crash/,crash preload.so calls.so)
 FUZZ_BIN   := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ_SRC))
@@ -208,7 +209,7 @@ $(BUILD)/tests/crash/crash: $(call obj,$(CRASH_SRC)) $(BUILD)/libimgtool.a $(BUI
 	$(Q)mkdir -p $(@D) && $(LINK) -o $@ $(filter %.o %.a,$^) $(LIBS)
 
 # Live inside other programs: no sanitizer, nothing of ours.
-$(BUILD)/tests/crash/%.so: tests/crash/%.c tests/crash/crash_log.h
+$(BUILD)/tests/%.so: tests/%.c tests/crash/crash_log.h
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(@D) && $(CC) -std=gnu11 -O2 -fPIC -shared $(WARN) -D_GNU_SOURCE -o $@ $< -ldl
 

@@ -6,9 +6,8 @@ qemu-io then run in a folder of its own. So it can be made again, and printed wh
 import json
 import random
 import shlex
-import subprocess
 
-from sidebyside import QEMU_IMG, QEMU_IO
+from sidebyside import QEMU_IMG, QEMU_IO, Done
 
 KIB, MIB = 1 << 10, 1 << 20
 MAKE_NOISE = "import random; open('noise', 'wb').write(random.Random(1).randbytes(65536))"
@@ -189,18 +188,17 @@ def build(plan, folder):
     tools = {"qemu-img": QEMU_IMG, "qemu-io": QEMU_IO}
     (folder / "noise").write_bytes(NOISE)       # what the first command does
     for command in plan.commands[1:]:
-        done = subprocess.run([tools.get(command[0], command[0]), *command[1:]], cwd=folder,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
-                              stderr=subprocess.STDOUT, check=False)
-        refused = done.stdout.count("write failed: Input/output error")
-        corrupt = "Marking image as corrupt" in done.stdout
+        done = Done([tools.get(command[0], command[0]), *command[1:]], folder)
+        said = done.out + done.err
+        refused = said.count("write failed: Input/output error")
+        corrupt = "Marking image as corrupt" in said
         if not corrupt and refused and refused <= sum(c.startswith("write -c") for c in command):
             continue            # a compressed write onto something: the image is as good as before
-        if corrupt or refused or done.returncode != (-9 if "sigraise 9" in command else 0):
-            plan.refused = f"{shlex.join(command)[:200]}: {done.stdout.strip()[:200]}"
+        if corrupt or refused or done.code != (-9 if "sigraise 9" in command else 0):
+            plan.refused = f"{shlex.join(command)[:200]}: {said.strip()[:200]}"
             broken = [n for n, image in enumerate(plan.images) if image.name in command]
             if not broken:
-                return f"this command failed ({done.returncode}): {shlex.join(command)}\n{done.stdout}"
+                return f"this command failed ({done.code}): {shlex.join(command)}\n{said}"
             del plan.images[broken[-1]:]
             return None
     return None

@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 
+import served
+
 SRCDIR = pathlib.Path(os.environ.get("SRCDIR") or pathlib.Path(__file__).resolve().parents[2])
 BUILD = pathlib.Path(os.environ.get("BUILD") or SRCDIR / "build").resolve()
 IMGTOOL = os.environ.get("IMGTOOL") or str(BUILD / "imgtool")
@@ -31,12 +33,15 @@ class Done:
     """How a command ended. Bytes that are not UTF-8 survive as surrogates."""
 
     def __init__(self, command, cwd):
-        done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True,
-                              timeout=LIMIT, check=False)
         self.command = command
-        self.code = done.returncode
-        self.out = done.stdout.decode("utf-8", "surrogateescape")
-        self.err = done.stderr.decode("utf-8", "surrogateescape")
+        if command[0] in (QEMU_IMG, QEMU_IO):
+            out, err, self.code = served.run(command, cwd, LIMIT)
+        else:
+            done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True,
+                                  timeout=LIMIT, check=False)
+            out, err, self.code = done.stdout, done.stderr, done.returncode
+        self.out = out.decode("utf-8", "surrogateescape")
+        self.err = err.decode("utf-8", "surrogateescape")
 
     def ok(self):
         """The output; an exception when the command failed, for what a test needs to go on."""
