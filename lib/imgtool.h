@@ -384,7 +384,7 @@ enum img_volume_kind {
     IMG_VOLUME_PARTITION,
     IMG_VOLUME_GROUP,     /* of LVM; its size is that of all its extents */
     IMG_VOLUME_LOGICAL,   /* of LVM */
-    IMG_VOLUME_ARRAY,     /* of Linux's software RAID (superblocks of version 1) */
+    IMG_VOLUME_ARRAY,     /* of Linux's software RAID (superblocks of versions 0.90 and 1) */
     IMG_VOLUME_SUBVOLUME, /* of Btrfs, but the one that mounting shows */
 };
 

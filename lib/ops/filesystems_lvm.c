@@ -5,7 +5,7 @@
  *
  * The text is a tree of sections and assignments; two walks through it collect the physical
  * volumes and then the logical ones. A logical volume's content is looked for in its first segment,
- * where that is on this disk and not striped.
+ * where that is on this disk: in all of it, or in its first stripe.
  */
 #ifdef HAVE_BLKID
 
@@ -40,8 +40,10 @@ struct lvm {
     unsigned pv_count;
     struct { /* the logical volume that we are in */
         char id[WORD];
-        bool visible, linear; /* linear: the first segment */
-        uint64_t extents, first_extents, first_at;
+        bool visible;
+        uint64_t extents;
+        /* of the first segment; a stripe has bytes */
+        uint64_t first_extents, first_at, stripes, stripe;
         char first_pv[WORD];
         unsigned segments;
     } lv;
@@ -261,7 +263,9 @@ static void assign_lv(struct lvm *l, const char *name, const struct value *v)
         l->lv.extents += min_u64(v->number, UINT32_MAX);
         l->lv.first_extents = first ? min_u64(v->number, UINT32_MAX) : l->lv.first_extents;
     } else if (first && !strcmp(name, "stripe_count"))
-        l->lv.linear = v->number == 1;
+        l->lv.stripes = v->number;
+    else if (first && !strcmp(name, "stripe_size"))
+        l->lv.stripe = min_u64(v->number, UINT32_MAX) * 512;
     else if (first && !strcmp(name, "stripes")) {
         memcpy(l->lv.first_pv, v->first, WORD);
         l->lv.first_at = min_u64(v->number, UINT32_MAX);
@@ -274,7 +278,7 @@ static bool place_lv(const struct lvm *l, uint64_t *start)
     uint64_t inside;
     for (unsigned i = 0; i < l->pv_count; i++) {
         const struct pv *pv = &l->pvs[i];
-        if (pv->here && l->lv.linear && !strcmp(pv->alias, l->lv.first_pv))
+        if (pv->here && l->lv.stripes && !strcmp(pv->alias, l->lv.first_pv))
             return !__builtin_mul_overflow(l->lv.first_at, l->extent, &inside) &&
                    !__builtin_add_overflow(pv->start + pv->pe_start, inside, start) &&
                    *start < l->search->size;
@@ -297,6 +301,8 @@ static void leave_lv(struct lvm *l)
         return;
     snprintf(r->name, sizeof r->name, "%s/%s", l->path[0], l->path[2]);
     PUT(r, part_uuid, l->lv.id);
+    if (l->lv.stripes > 1)
+        inside = min_u64(inside, l->lv.stripe);
     if (placed)
         probe_inside(l->search, r, min_u64(inside, l->search->size - start));
 }

@@ -1,6 +1,6 @@
 /*
- * Linux's software RAID, from the superblocks of its members (version 1, md_p.h): which arrays
- * there are, and what is in them. libblkid knows the members. Runs in the child.
+ * Linux's software RAID, from the superblocks of its members (versions 0.90 and 1, md_p.h): which
+ * arrays there are, and what is in them. libblkid knows the members. Runs in the child.
  *
  * An array is listed when Linux would start it with what this disk has. Its content is looked for
  * in its first piece, on the member that has it: all of a mirror, a chunk of what is striped.
@@ -15,6 +15,8 @@
 
 enum { ARRAYS = 64, FIRST_NUMBER = 127, ROLES = 1024, ROLE_MAX = 0xfffd, SUPER = 256 };
 enum { OFFSET_MAX = 1 << 30, LEVEL_RAID10 = 10 };
+
+static const uint32_t MAGIC = 0xa92b4efc;
 
 struct member {
     uint8_t array[16];
@@ -36,7 +38,7 @@ static bool read_super(const struct search *s, const struct probe_record *r, uin
                        struct member *m)
 {
     uint8_t super[SUPER], role[2];
-    if (!probe_read(s, super, sizeof super, r->start, at) || probe_little(super, 4) != 0xa92b4efc ||
+    if (!probe_read(s, super, sizeof super, r->start, at) || probe_little(super, 4) != MAGIC ||
         probe_little(super + 4, 4) != 1)
         return false;
     uint64_t number = probe_little(super + 160, 4);
@@ -57,11 +59,37 @@ static bool read_super(const struct search *s, const struct probe_record *r, uin
            m->data_at <= r->size && m->data <= r->size - m->data_at;
 }
 
+/* Version 0.90, for which the last 64 KiB that begin at a multiple of that are set aside. */
+static bool read_old_super(const struct search *s, const struct probe_record *r, struct member *m)
+{
+    enum { UNIT = 64 << 10, WORDS = 1024 };
+    uint8_t super[4 * WORDS];
+    uint64_t at = r->size >= 2 * UNIT ? align_down(r->size, UNIT) - UNIT : 0;
+    if (!at || !probe_read(s, super, sizeof super, r->start, at) ||
+        probe_little(super, 4) != MAGIC || probe_little(super + 4, 4) != 0 ||
+        probe_little(super + 8, 4) < 90)
+        return false;
+    *m = (struct member){
+        .level = (int32_t)probe_little(super + 28, 4),
+        .layout = (uint32_t)probe_little(super + 256, 4),
+        .disks = (uint32_t)probe_little(super + 40, 4),
+        .role = (uint32_t)probe_little(super + 3968 + 12, 4),
+        .chunk = probe_little(super + 260, 4),
+        .used = probe_little(super + 32, 4) * 1024,
+        .data = at,
+    };
+    static const unsigned uuid[] = {20, 52, 56, 60};
+    for (unsigned i = 0; i < sizeof m->array; i++)
+        m->array[i] = super[uuid[i / 4] + 3 - i % 4];
+    return m->disks && m->disks <= ROLES && m->role < m->disks && m->used <= at;
+}
+
 /* At its beginning, 4 KiB into it, or near its end. */
 static bool read_member(const struct search *s, const struct probe_record *r, struct member *m)
 {
     uint64_t end = r->size >= 8192 ? align_down(r->size - 8192, 4096) : 0;
-    return read_super(s, r, 4096, m) || read_super(s, r, 0, m) || read_super(s, r, end, m);
+    return read_super(s, r, 4096, m) || read_super(s, r, 0, m) || read_super(s, r, end, m) ||
+           read_old_super(s, r, m);
 }
 
 /* How many members it can be without, and its size; false: no level that we know. */

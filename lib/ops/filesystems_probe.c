@@ -34,7 +34,7 @@ struct probe_record *probe_add(struct search *s, enum img_volume_kind kind, uint
 
 static blkid_probe open_range(struct search *s, uint64_t start, uint64_t size)
 {
-    blkid_probe pr = blkid_new_probe();
+    blkid_probe pr = size ? blkid_new_probe() : NULL; /* libblkid takes 0 for all that is left */
     if (!pr)
         return NULL;
     if (blkid_probe_set_device(pr, s->fd, (blkid_loff_t)start, (blkid_loff_t)size) < 0 ||
