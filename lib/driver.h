@@ -35,6 +35,10 @@ struct layer {
         *bitmaps_stale; /* why its bitmaps say nothing any more; NULL: they do, or none are there */
     /* set by the core before the format is asked to change anything: */
     bool backed; /* what is unallocated here is read from somewhere below */
+    /* Returns when all late places are filled; -errno: one is not, and nothing that leads there may
+     * come to disk. The format calls it first of all when it flushes. NULL: none are late. */
+    int (*fill_late)(void *opaque, struct img_error *err);
+    void *fill_late_opaque;
 };
 
 enum map_detail {
@@ -105,7 +109,8 @@ struct placement {
     host_off host;
     uint64_t head, tail;
     bool blank; /* all of it reads as zeroes on the host: what has to be zero need not be written */
-    int how;    /* the format's own */
+    bool may_be_late; /* with "fill_late" of struct layer, it may be linked before it is filled */
+    int how;          /* the format's own */
 };
 
 /*

@@ -156,25 +156,38 @@ static int fill(struct img *img, const struct placement *p, const void *buf, uin
     return ret;
 }
 
-int write_data(struct img *img, const void *buf, uint64_t length, uint64_t offset,
-               struct img_error *err)
+int write_failed(const struct img *img, uint64_t offset, int ret, struct img_error *err)
+{
+    return img_prefix(err, ret, "Error while writing offset %" PRIu64 " of '%s': ", offset,
+                      img->layers[0]->filename);
+}
+
+int write_some(struct img *img, const void *buf, uint64_t length, uint64_t offset, bool late,
+               struct placement *p, struct img_error *err)
 {
     struct layer *l = img->layers[0];
     const struct driver_writing *w = l->driver->writing;
+    int ret = w->place(l, guest(offset), length, p, err);
+    if (!ret) {
+        p->may_be_late &= late;
+        ret = p->may_be_late ? 0 : fill(img, p, buf, offset, err);
+        if (ret < 0)
+            w->give_up(l, guest(offset), p);
+        else
+            ret = w->link(l, guest(offset), p, err);
+    }
+    return ret < 0 ? write_failed(img, offset, ret, err) : 0;
+}
+
+int write_data(struct img *img, const void *buf, uint64_t length, uint64_t offset,
+               struct img_error *err)
+{
     const uint8_t *from = buf;
     while (length) {
         struct placement p;
-        int ret = w->place(l, guest(offset), length, &p, err);
-        if (!ret) {
-            ret = fill(img, &p, from, offset, err);
-            if (ret < 0)
-                w->give_up(l, guest(offset), &p);
-            else
-                ret = w->link(l, guest(offset), &p, err);
-        }
+        int ret = write_some(img, from, length, offset, false, &p, err);
         if (ret < 0)
-            return img_prefix(err, ret, "Error while writing offset %" PRIu64 " of '%s': ", offset,
-                              l->filename);
+            return ret;
         from += p.length;
         offset += p.length;
         length -= p.length;
@@ -198,10 +211,7 @@ int write_compressed(struct img *img, const void *stored, size_t length, uint64_
         w->give_up(l, guest(offset), &p);
     else
         ret = w->link(l, guest(offset), &p, err);
-    return ret < 0
-               ? img_prefix(err, ret, "Error while writing offset %" PRIu64 " of '%s': ", offset,
-                            l->filename)
-               : 0;
+    return ret < 0 ? write_failed(img, offset, ret, err) : 0;
 }
 
 int img_write(struct img *img, const void *buf, size_t length, uint64_t offset,

@@ -157,6 +157,15 @@ static int prepare(struct qcow2 *q, struct img_error *err)
     return ret;
 }
 
+/* What is not filled is all the same named by entries in memory. */
+static int fill_late(struct qcow2 *q, struct img_error *err)
+{
+    struct layer *l = q->layer;
+    int ret = l->fill_late ? l->fill_late(l->fill_late_opaque, err) : 0;
+    q->writer->broken |= ret < 0;
+    return ret;
+}
+
 int qcow2_commit(struct qcow2 *q, struct img_error *err)
 {
     struct qcow2_writer *w = q->writer;
@@ -164,7 +173,9 @@ int qcow2_commit(struct qcow2 *q, struct img_error *err)
         return img_fail(err, EIO,
                         "'%s' could not be flushed before; what of it is on disk is not known",
                         q->file->name);
-    int ret = prepare(q, err);
+    int ret = fill_late(q, err);
+    if (!ret)
+        ret = prepare(q, err);
     if (!ret)
         ret = write_pieces(q, false, err);
     if (!ret)

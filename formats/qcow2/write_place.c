@@ -215,6 +215,8 @@ static int place_stretch(const struct stretch *s, uint32_t from, uint64_t max,
         .blank = blank,
         .how = first.how,
     };
+    /* what surrounds data is read from the disk as it is; and bitmaps outlive a write that fails */
+    out->may_be_late = !out->head && !out->tail && !q->log;
     return 0;
 }
 
@@ -328,5 +330,8 @@ int qcow2_link(struct layer *l, guest_off off, const struct placement *p, struct
     for (uint32_t i = 0; i < s.count; i++)
         set_entry(q, &s, i, p->how == MOVE, e.at + i * entry_size);
     qcow2_entries_changed(q, &e, s.count);
+    uint64_t end = p->host.v + p->length;
+    if (!q->geometry.external_data && end > atomic_load(&q->known_size))
+        atomic_store(&q->known_size, end); /* it will be there before anyone looks */
     return 0;
 }

@@ -74,7 +74,8 @@ static int raw_place(struct layer *l, guest_off off, uint64_t max, struct placem
                      struct img_error *err)
 {
     (void)err;
-    *out = (struct placement){.length = max, .file = l->file, .host = host(l->raw_offset + off.v)};
+    *out = (struct placement){
+        .length = max, .file = l->file, .host = host(l->raw_offset + off.v), .may_be_late = true};
     return 0;
 }
 

@@ -299,6 +299,7 @@ static int open_existing(struct conversion *c, struct img_error *err)
     c->to.below_size = UINT64_MAX;
     c->to.below = c->backing ? c->images[0] : NULL; /* it shall read as the source does */
     c->to.zero_is_nothing = g->flags & IMG_CONVERT_TARGET_IS_ZERO;
+    copy_late_start(&c->to);
     return 0;
 }
 
@@ -418,6 +419,7 @@ int conversion_run(struct conversion *c, const char *target,
     free(c->images);
     img_close(c->below);
     img_close(c->existing);
+    copy_late_end(&c->to);
     new_image_close(&c->target);
     return ret;
 }

@@ -257,6 +257,8 @@ static int settle(void *opaque, void *slot, struct img_error *err)
     struct copy *c = opaque;
     struct copy_piece *p = slot;
     int ret = 0;
+    if (c->job->target->img)
+        copy_late_settling(c->job->target, p);
     for (size_t i = 0; i < p->run_count && !ret; i++) {
         struct copy_run *r = &p->runs[i];
         ret = copy_pace_wait(&c->pace, c->job, r->kind == RUN_ZERO ? 0 : r->stored, err);
@@ -265,6 +267,8 @@ static int settle(void *opaque, void *slot, struct img_error *err)
         if (ret < 0)
             copy_failed(err, ret, "writing", r->offset);
     }
+    if (c->job->target->img)
+        copy_late_settled(c->job->target, ret < 0);
     if (!ret && c->job->log)
         ret = copy_log_settled(c->job->log, p->runs, p->run_count, p->start + p->length,
                                is_copied(p) ? p->length : 0, c->job->source->size, &p->number, err);

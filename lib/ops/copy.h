@@ -36,6 +36,8 @@ struct copy_run {
     host_off from_host;
 };
 
+struct copy_piece;
+
 /* Where a copy goes. */
 struct copy_target {
     uint64_t size; /* of what is copied: nothing behind it is written in an image that exists */
@@ -46,9 +48,21 @@ struct copy_target {
     void *builder;
     struct file *stream; /* the builder's, where it is a pipe: runs are written in order */
     struct img *img;     /* or: an image that exists */
+    struct {
+        bool started;
+        pthread_mutex_t lock; /* guards the next three */
+        pthread_cond_t written;
+        unsigned pieces; /* that are settled, and of which something is still to be written */
+        int failed;      /* to write one */
+        struct copy_piece *settling; /* the one whose turn it is */
+    } late;
     struct img *below; /* what parts of units that are absent are read from; NULL: they are zero */
     uint64_t below_size; /* zeroes behind it need not be said; UINT64_MAX: all must be */
 };
+
+/* copy_late.c: for an image that exists, from when it is open until it is closed. */
+void copy_late_start(struct copy_target *target);
+void copy_late_end(struct copy_target *target);
 
 struct copy_log;
 

@@ -41,6 +41,11 @@ int copy_piece_add_run(struct copy_piece *p, const struct copy_run *run, struct 
     return ret;
 }
 
+int copy_piece_late_room(struct copy_piece *p, struct img_error *err)
+{
+    return grow(&p->late, p->late_count, &p->late_room, sizeof *p->late, err);
+}
+
 /* ---- reading ------------------------------------------------------------------------------- */
 
 int copy_failed(struct img_error *err, int ret, const char *doing, uint64_t offset)
@@ -277,6 +282,7 @@ void copy_piece_free(const struct copy_job *j, struct copy_piece *p)
         packing(j)->compressor_destroy(p->compressor);
     free(p->parts);
     free(p->runs);
+    free(p->late);
     free(p->buf);
     free(p->packed);
 }

@@ -15,7 +15,7 @@ static int write_to_image(struct copy_target *t, const struct copy_run *r, struc
         return write_compressed(t->img, r->data, r->stored, r->offset, err);
     if (r->kind == RUN_ZERO)
         return img_write_zeroes(t->img, r->offset, n, IMG_ZERO_UNMAP, err);
-    return img_write(t->img, r->data, (size_t)n, r->offset, err);
+    return copy_late_write(t, r, n, err);
 }
 
 /* ---- a new image --------------------------------------------------------------------------- */
@@ -103,10 +103,10 @@ static bool continues(const struct copy_run *r, const struct copy_run *next)
            next->data == r->data + r->stored && next->place.host.v == r->place.host.v + r->stored;
 }
 
-int copy_target_finish(struct copy_target *t, const struct copy_piece *p, uint64_t size,
+int copy_target_finish(struct copy_target *t, struct copy_piece *p, uint64_t size,
                        struct img_error *err)
 {
-    int ret = 0;
+    int ret = t->img ? copy_late_finish(t, p, err) : 0;
     for (size_t i = 0; t->building && !t->stream && i < p->run_count && !ret; i++) {
         struct copy_run r = p->runs[i];
         if (r.kind == RUN_SHARED)

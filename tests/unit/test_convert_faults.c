@@ -162,16 +162,81 @@ static void try_samples(long *left_to_fail)
         try_all(&samples[i], left_to_fail);
 }
 
+/* ---- into an image that exists ---- */
+
+static void check_sound(const char *name, const char *format)
+{
+    static uint8_t now[DISK];
+    struct img_check found = {.corruptions = 0};
+    struct img_open_options o = {.format = format, .flags = IMG_OPEN_CHECK};
+    struct img *img;
+    if (strcmp(format, "raw") != 0) {
+        assert_int_equal(img_open(&img, path(name), &o, NULL), 0);
+        assert_int_equal(img_check(img, &found, NULL, NULL, NULL), 0);
+        assert_int_equal(found.corruptions + found.check_errors, 0);
+        img_close(img);
+    }
+    o.flags = 0;
+    assert_int_equal(img_open(&img, path(name), &o, NULL), 0);
+    assert_int_equal(img_read(img, now, DISK, 0, NULL), 0);
+    for (size_t i = 0; i < DISK; i += 512) {
+        bool old = now[i] == 'o' && !memcmp(now + i, now + i + 1, 511);
+        assert_true(old || !memcmp(now + i, disk + i, 512));
+    }
+    img_close(img);
+}
+
+/* Each sector is the old one or the new one whatever fails, and the image is sound. */
+static void try_existing(const char *format, const char *options, unsigned flags,
+                         long *left_to_fail)
+{
+    const struct sample old = {"old.raw", format, options, NULL, flags};
+    const struct sample into = {"source.raw", format, NULL, NULL, IMG_CONVERT_EXISTING};
+    int ret = -1;
+    long n = 1;
+    for (; ret < 0 || *left_to_fail == 0; n++) {
+        *left_to_fail = 0;
+        assert_int_equal(convert(&old, "target", NULL), 0);
+        long blocks = live;
+        *left_to_fail = n;
+        ret = convert(&into, "target", NULL);
+        long left = *left_to_fail;
+        *left_to_fail = 0;
+        assert_int_equal(live, blocks);
+        check_sound("target", format);
+        if (!ret)
+            check_disk("target");
+        unlink(path("target"));
+        *left_to_fail = left;
+        assert_true(n < 5000);
+    }
+    assert_true(n > 10);
+    *left_to_fail = 0;
+}
+
+static void try_all_existing(long *left_to_fail)
+{
+    static uint8_t old[DISK];
+    memset(old, 'o', DISK);
+    write_file("old.raw", old, DISK);
+    try_existing("raw", NULL, 0, left_to_fail);
+    try_existing("qcow2", "extended_l2=on", 0, left_to_fail);
+    try_existing("qcow2", "cluster_size=4k", IMG_CONVERT_COMPRESS, left_to_fail); /* all moves */
+    unlink(path("old.raw"));
+}
+
 static void allocations(void **state)
 {
     (void)state;
     try_samples(&countdown);
+    try_all_existing(&countdown);
 }
 
 static void host_calls(void **state)
 {
     (void)state;
     try_samples(&io_countdown);
+    try_all_existing(&io_countdown);
 }
 
 int main(void)
