@@ -139,6 +139,14 @@ static struct array *find(struct array *arrays, uint32_t *count, const struct me
     return &arrays[(*count)++];
 }
 
+/* Which member has the array's first bytes: where the parity lies on the first one, the next. */
+static uint32_t first_role(const struct member *m)
+{
+    enum { RIGHT_ASYMMETRIC = 1, RIGHT_SYMMETRIC = 3, PARITY_FIRST = 4 };
+    return m->level == 5 && (m->layout == RIGHT_ASYMMETRIC || m->layout == RIGHT_SYMMETRIC ||
+                             m->layout == PARITY_FIRST);
+}
+
 static void add_member(struct array *a, const struct member *m, const struct probe_record *r)
 {
     uint32_t *word = &a->members[m->role / 32], bit = 1U << m->role % 32;
@@ -147,7 +155,7 @@ static void add_member(struct array *a, const struct member *m, const struct pro
     *word |= bit;
     a->found++;
     a->data += m->chunk ? m->data - m->data % m->chunk : m->data;
-    if (!a->placed && (m->role == 0 || m->level == 1)) {
+    if (!a->placed && (m->role == first_role(m) || m->level == 1)) {
         a->placed = true;
         a->start = r->start + m->data_at;
     }
