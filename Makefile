@@ -197,6 +197,7 @@ $(addprefix $(BUILD)/tests/unit/,test_convert_faults test_target_faults): \
     linkat renameat2)
 $(BUILD)/tests/unit/test_resume_faults: UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,pwrite64 fsync \
     fdatasync ftruncate64 renameat2 unlink clock_gettime)
+$(BUILD)/tests/unit/test_convert_order: UNIT_LINK = $(addprefix -Wl$(comma)--wrap=,pwrite64 fsync)
 comma = ,
 
 $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o \
